@@ -1,0 +1,50 @@
+# make demo, make test: all the set-up a fresh machine needs. Variables:
+#   PYTHON=python3.12   interpreter of the virtual environment (3.10 to 3.13)
+#   VENV=.venv          its folder
+#   TORCH=keep          leave torch as it is, for instance a ROCm build
+# With a sourced ROS (ROS_DISTRO set) the environment sees the system's packages and no ROS
+# comes from PyPI.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= default
+BIN := $(VENV)/bin
+EXTRAS := models,opencv,scores
+VENV_FLAGS :=
+CONSTRAINTS := -c constraints.txt
+
+ifneq ($(strip $(ROS_DISTRO)),)
+VENV_FLAGS := --system-site-packages
+else
+EXTRAS := $(EXTRAS),ros
+endif
+ifeq ($(TORCH),keep)
+VENV_FLAGS := --system-site-packages
+EXTRAS := $(subst models,keep-torch,$(EXTRAS))
+CONSTRAINTS :=
+endif
+INPUTS := setup.py constraints.txt Makefile
+
+.PHONY: all demo test check clean
+all: $(VENV)/.installed
+
+$(VENV)/.installed: $(INPUTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -c 'import torch' || { echo "no torch in $(VENV): install one there or run make without TORCH=keep" >&2; exit 1; }
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(EXTRAS),test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/caption-ros demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.installed-test
+	$(BIN)/python -m ruff check .
+
+clean:
+	rm -rf $(VENV) build install log demo_output *.egg-info

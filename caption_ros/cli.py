@@ -1,0 +1,76 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The program ``caption-ros``: commands, and one line on stderr for what goes wrong."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from caption_ros import __version__
+from caption_ros.commands.demo import demo
+from caption_ros.commands.doctor import doctor
+from caption_ros.commands.evaluate import evaluate
+from caption_ros.commands.image import image
+from caption_ros.commands.models import models
+from caption_ros.commands.train import train
+from caption_ros.errors import (
+    CaptionRosError,
+    CheckpointError,
+    ImageFormatError,
+    OptionError,
+    RegionError,
+)
+
+_BAD_INPUT = (CheckpointError, ImageFormatError, OptionError, RegionError)
+
+app = typer.Typer(name='caption-ros', no_args_is_help=True, add_completion=False,
+                  pretty_exceptions_enable=False,
+                  help='Say what a camera sees, and what is at the thing a mask points at.')
+app.command()(demo)
+app.command()(image)
+app.command()(models)
+app.command()(doctor)
+app.command()(train)
+app.command('eval')(evaluate)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f'caption-ros {__version__}')
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, '--debug', help='Show tracebacks.'),
+    version: bool = typer.Option(False, '--version', callback=_version, is_eager=True,
+                                 help='Show the version and stop.'),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the program; exit 2 for bad input, 1 for a failed job."""
+    debug = '--debug' in sys.argv
+    try:
+        app()
+    except CaptionRosError as error:
+        if debug:
+            raise
+        typer.echo(f'caption-ros: {error}', err=True)
+        sys.exit(2 if isinstance(error, _BAD_INPUT) else 1)
+    except KeyboardInterrupt:
+        typer.echo('caption-ros: stopped', err=True)
+        sys.exit(130)
+    except Exception as error:  # the last catch: a user sees a sentence, a developer --debug
+        if debug:
+            raise
+        typer.echo(f'caption-ros: {type(error).__name__}: {error} '
+                   '(run with --debug for the traceback)', err=True)
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()

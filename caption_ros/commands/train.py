@@ -1,0 +1,63 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``caption-ros train``: fine-tune an encoder-decoder on images, masks and captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+_LOG_EVERY = 50  # lines in a pipe, where no bar is shown
+
+
+def train(
+    out: Path = typer.Argument(help='Folder for the checkpoint and the resumable state.'),
+    data: str = typer.Option('tabletop', help='tabletop (the simulator) or a JSONL file with '
+                             'image, caption and mask or box on each line.'),
+    init: str = typer.Option('scratch', help='scratch, or the folder of a '
+                             'VisionEncoderDecoderModel checkpoint to fine-tune.'),
+    steps: int = typer.Option(1000, min=1, help='Optimiser steps in all.'),
+    batch_size: int = typer.Option(64, min=1, help='Samples a step, about that many from the '
+                                   'simulator.'),
+    learning_rate: float = typer.Option(1e-3, help='Peak rate; 5e-5 suits fine-tuning.'),
+    alpha: bool = typer.Option(True, help='From scratch: give the encoder an alpha channel.'),
+    save_every: int = typer.Option(200, min=1, help='Steps between resumable states.'),
+    seed: int = typer.Option(0, min=0, help='Seed of weights and order.'),
+    device: str = typer.Option('cpu', help='torch device to train on.'),
+    compile: bool = typer.Option(False, help='Use torch.compile.'),
+    half: bool = typer.Option(True, help='Store float16 weights; float32 otherwise.'),
+    resume: bool = typer.Option(False, help='Go on from the state in OUT.'),
+) -> None:
+    """Train encoder and decoder jointly; the result loads with load_captioner(OUT)."""
+    from caption_ros.commands.progress import progress_bar
+    from caption_ros.errors import OptionError
+    from caption_ros.training.model import load_trainee, new_trainee
+    from caption_ros.training.samples import JsonlSamples, TabletopSamples, tabletop_captions
+    from caption_ros.training.train import TrainOptions, has_state, patch_grid
+    from caption_ros.training.train import train as run
+
+    options = TrainOptions(steps=steps, learning_rate=learning_rate, save_every=save_every,
+                           warmup_steps=min(200, max(steps // 10, 1)), seed=seed, device=device,
+                           compile=compile, half=half)
+    if resume and not has_state(out):
+        raise OptionError(f'{out} holds no state to resume from; run without --resume')
+    if not resume and has_state(out):
+        raise OptionError(f'{out} holds the state of a former run; pass --resume to go on with '
+                          'it, or choose another folder')
+    jsonl = None if data == 'tabletop' else JsonlSamples(Path(data), batch_size, seed)
+    texts = tabletop_captions() if jsonl is None else jsonl.captions()
+    trainee = new_trainee(texts, alpha=alpha, seed=seed) if init == 'scratch' \
+        else load_trainee(Path(init))
+    # A frame gives its sentence and, at three regions at most, 2.4 phrases on average.
+    samples = jsonl or TabletopSamples(max(1, round(batch_size / 3.4)), 3, patch_grid(trainee),
+                                       seed)
+    with progress_bar('steps', steps) as advance:
+        def show(step: int, figures: dict[str, float]) -> None:
+            note = f'loss {figures["loss"]:.3f} exact {figures["exact"]:.2f}'
+            advance(step, note)
+            if step % _LOG_EVERY == 0:
+                typer.echo(f'step {step}: {note} {figures["seconds_per_step"]:.2f} s a step',
+                           err=True)
+        scores = run(trainee, samples, out, options, resume=resume, progress=show)
+    typer.echo('held out: ' + ', '.join(f'{k} {v:.4f}' for k, v in scores.items()))

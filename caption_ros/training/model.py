@@ -1,0 +1,171 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is trained: a VisionEncoderDecoderModel, its tokenizer and its image processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessor,
+)
+
+from caption_ros.region import crop_box, regions_from_labels, resize_mask
+from caption_ros.training.samples import Sample
+
+IMAGE_SIZE = (128, 160)  # height, width: nearly the aspect of a camera, so shapes stay true
+PATCH = 16
+IGNORED = -100  # torch's label for a token that costs nothing
+_PAD, _START, _END, _UNKNOWN = '<pad>', '<start>', '<end>', '<unknown>'
+
+
+@dataclass
+class Trainee:
+    """A model with what feeds it.
+
+    Attributes:
+        model: Encoder-decoder with 3 (RGB) or 4 (RGB and alpha) input channels.
+        tokenizer: Text to token ids.
+        processor: RGB image to normalised pixels.
+    """
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+
+    @property
+    def has_alpha(self) -> bool:
+        """True when the encoder takes an alpha channel."""
+        return int(self.model.config.encoder.num_channels) == 4
+
+
+def word_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Build a word-level tokenizer that gives each text back exactly.
+
+    A word keeps the space before it, so decoding is plain joining.
+    """
+    words = {piece for text in texts
+             for piece, _ in _pieces().pre_tokenize_str(f' {text.strip()}')}
+    names = [_PAD, _START, _END, _UNKNOWN, *sorted(words)]
+    core = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)},
+                                      unk_token=_UNKNOWN))
+    core.normalizer = normalizers.Prepend(' ')
+    core.pre_tokenizer = _pieces()
+    core.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(' ', 1, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=_PAD, bos_token=_START, eos_token=_END,
+        unk_token=_UNKNOWN, clean_up_tokenization_spaces=False)
+
+
+def _pieces() -> Any:
+    return pre_tokenizers.Split(Regex(r' ?\w+| ?[^\w ]'), 'isolated')
+
+
+def new_trainee(texts: Sequence[str], *, alpha: bool = True, width: int = 192,
+                encoder_layers: int = 6, decoder_layers: int = 3, seed: int = 0) -> Trainee:
+    """Build a small ViT and GPT-2 from scratch.
+
+    Args:
+        texts: Captions that hold every word.
+        alpha: Whether the encoder takes an alpha channel.
+        width: Hidden size of both halves, a multiple of 64.
+        encoder_layers: Transformer layers of the encoder.
+        decoder_layers: Transformer layers of the decoder.
+        seed: Seed of the initial weights.
+    """
+    tokenizer = word_tokenizer(texts)
+    encoder = ViTConfig(
+        hidden_size=width, num_hidden_layers=encoder_layers, num_attention_heads=width // 64,
+        intermediate_size=4 * width, image_size=list(IMAGE_SIZE), patch_size=PATCH,
+        num_channels=4 if alpha else 3, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0)
+    decoder = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=width, n_layer=decoder_layers,
+        n_head=width // 64, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, is_decoder=True, add_cross_attention=True)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id = tokenizer.bos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    config.eos_token_id = tokenizer.eos_token_id
+    torch.manual_seed(seed)
+    model = VisionEncoderDecoderModel(config=config)
+    model.generation_config.update(
+        decoder_start_token_id=tokenizer.bos_token_id, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=48)
+    processor = ViTImageProcessor(
+        size={'height': IMAGE_SIZE[0], 'width': IMAGE_SIZE[1]}, resample=4,  # box: area average
+        image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return Trainee(model, tokenizer, processor)
+
+
+def load_trainee(path: Path) -> Trainee:
+    """Load a checkpoint folder to go on training, in float32."""
+    return Trainee(
+        VisionEncoderDecoderModel.from_pretrained(path, dtype=torch.float32,
+                                                  local_files_only=True),
+        AutoTokenizer.from_pretrained(path, local_files_only=True),
+        AutoImageProcessor.from_pretrained(path, local_files_only=True))
+
+
+class Collate:
+    """Samples to tensors, through the checkpoint's own processor and tokenizer.
+
+    Without an alpha channel a region is shown as its crop, as the captioner does.
+    """
+
+    def __init__(self, trainee: Trainee) -> None:
+        self._tokenizer = trainee.tokenizer
+        self._processor = trainee.processor
+        self._alpha = trainee.has_alpha
+        self._limit = int(getattr(trainee.model.config.decoder, 'max_position_embeddings', 512))
+
+    def _pixels(self, rgb: np.ndarray) -> torch.Tensor:
+        return self._processor(rgb, return_tensors='pt')['pixel_values'][0]
+
+    def __call__(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
+        """Return pixels (batch, channels, H, W), labels (batch, tokens) and cells if any."""
+        images = []
+        seen: dict[int, torch.Tensor] = {}  # samples of one frame share its picture
+        for sample in samples:
+            rgb = sample.rgb
+            if sample.mask is not None and not self._alpha:
+                x0, y0, x1, y1 = crop_box(regions_from_labels(sample.mask.astype(np.uint8))[0])
+                images.append(self._pixels(np.ascontiguousarray(rgb[y0:y1, x0:x1])))
+                continue
+            if id(rgb) not in seen:
+                seen[id(rgb)] = self._pixels(rgb)
+            images.append(seen[id(rgb)])
+        pixels = torch.stack(images)
+        if self._alpha:
+            pixels = torch.cat([pixels, self._alphas(samples, pixels.shape[-2:])], dim=1)
+        ends = [self._tokenizer(sample.caption, add_special_tokens=False)['input_ids']
+                [:self._limit - 2] + [self._tokenizer.eos_token_id] for sample in samples]
+        labels = torch.full((len(ends), max(map(len, ends))), IGNORED)
+        for row, ids in enumerate(ends):
+            labels[row, :len(ids)] = torch.tensor(ids)
+        out = {'pixel_values': pixels, 'labels': labels}
+        if all(sample.cells is not None for sample in samples):
+            out['cells'] = torch.from_numpy(np.stack([s.cells for s in samples]))  # type: ignore[misc]
+        return out
+
+    @staticmethod
+    def _alphas(samples: list[Sample], size: Sequence[int]) -> torch.Tensor:
+        planes = [np.ones(tuple(size), np.float32) if sample.mask is None
+                  else resize_mask(sample.mask, (int(size[0]), int(size[1])))
+                  for sample in samples]
+        return (torch.from_numpy(np.stack(planes))[:, None] - 0.5) / 0.26  # as alpha_channel()

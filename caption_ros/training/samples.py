@@ -1,0 +1,205 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples, from the simulated tabletop or from a JSONL file.
+
+Step number to batch is a pure function, so a resumed run sees what an unbroken one would.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from caption_ros.errors import CaptionRosError
+from caption_ros.region import region_from_box
+from caption_ros.scenes import FIRST_TRAINING_SEED, Frame, TabletopStream
+from caption_ros.scenes.vocabulary import COLOURS, SHAPES, SIZES, TABLES
+
+# What the patch labels of one cell say: colour, shape, size; 0 is the table in all three.
+PATCH_CLASSES: tuple[int, ...] = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1)
+_MAX_FRAME = 100_000  # a stream's time is drawn from its first hour
+# The model sees 160x128 pixels: most scenes can be drawn at half size, at a third of the cost.
+_SIZES = ((320, 240), (320, 240), (640, 480))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture, what to look at, and what to say.
+
+    Attributes:
+        rgb: Image, shape (H, W, 3), uint8.
+        mask: Region to describe, shape (H, W), bool, or None for the whole image.
+        caption: Reference text.
+        cells: Patch labels, shape (rows, cols, 3), int64, see PATCH_CLASSES; None without.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_] | None
+    caption: str
+    cells: npt.NDArray[np.int64] | None = None
+
+
+class Samples(Protocol):
+    """A source of batches."""
+
+    def batch(self, step: int) -> list[Sample]:
+        """Return the batch of a training step, the same each time."""
+
+    def held_out(self) -> list[Sample]:
+        """Return samples that no batch contains."""
+
+
+def cell_labels(frame: Frame, rows: int, cols: int) -> npt.NDArray[np.int64]:
+    """Label a grid of cells with the colour, shape and size of the object at their centre.
+
+    Returns:
+        Class indices, shape (rows, cols, 3), int64.
+    """
+    height, width = frame.exact_labels.shape
+    y = ((np.arange(rows) + 0.5) * height / rows).astype(int)
+    x = ((np.arange(cols) + 0.5) * width / cols).astype(int)
+    table = np.zeros((len(frame.layout.objects) + 1, 3), np.int64)
+    for i, item in enumerate(frame.layout.objects):
+        table[i + 1] = (list(COLOURS).index(item.colour) + 1, SHAPES.index(item.shape) + 1,
+                        list(SIZES).index(item.size) + 1)
+    return np.asarray(table[frame.exact_labels[np.ix_(y, x)]])
+
+
+class TabletopSamples:
+    """Fresh scenes at every step: each frame's sentence and up to ``regions`` of its phrases.
+
+    Args:
+        frames: Frames in a batch.
+        regions: Most regions of a frame that are taken.
+        grid: Rows and columns of the patch labels.
+        seed: Moves the run to other scenes, 0 or greater.
+    """
+
+    def __init__(self, frames: int, regions: int, grid: tuple[int, int], seed: int = 0) -> None:
+        self.frames = frames
+        self.regions = regions
+        self.grid = grid
+        self.seed = seed
+
+    def _samples(self, scene_seed: int, rng: np.random.Generator) -> list[Sample]:
+        size = _SIZES[rng.integers(len(_SIZES))]
+        frame = TabletopStream(scene_seed, *size).frame(int(rng.integers(_MAX_FRAME)))
+        cells = cell_labels(frame, *self.grid)
+        labels = rng.permutation(list(frame.region_captions))[:self.regions]
+        return [Sample(frame.rgb, None, frame.scene_caption, cells)] + [
+            Sample(frame.rgb, frame.labels == label, frame.region_captions[int(label)], cells)
+            for label in labels]
+
+    def batch(self, step: int) -> list[Sample]:
+        """Return the batch of a step; its scenes appear in no other step."""
+        rng = np.random.default_rng([self.seed, step])
+        first = FIRST_TRAINING_SEED + self.seed * 1_000_000_000 + step * self.frames
+        return [sample for i in range(self.frames) for sample in self._samples(first + i, rng)]
+
+    def held_out(self) -> list[Sample]:
+        """Return the samples of 64 evaluation scenes."""
+        rng = np.random.default_rng(0)
+        return [sample for scene in range(50_000, 50_064) for sample in self._samples(scene, rng)]
+
+
+def tabletop_captions() -> list[str]:
+    """Return texts that hold every word the tabletop's captions use."""
+    words = [*SIZES, *COLOURS, *SHAPES]
+    return [f'a {word}, a {word} and a {word} on {table}'
+            for word in words for table in TABLES.values()]
+
+
+class JsonlSamples:
+    """Samples of a user's file: a JSON object a line with image, caption and mask or box.
+
+    ``image`` and ``mask`` are paths relative to the file; ``box`` is [x0, y0, x1, y1] in
+    pixels; neither means the whole image. Every twentieth line, and at least one, is held out.
+
+    Raises:
+        CaptionRosError: If a line is not of that form or the file has fewer than two.
+    """
+
+    def __init__(self, path: Path, batch_size: int, seed: int = 0) -> None:
+        rows = [self._row(path, number, line)
+                for number, line in enumerate(path.read_text('utf-8').splitlines(), 1)
+                if line.strip()]
+        if len(rows) < 2:
+            raise CaptionRosError(f'{path} holds {len(rows)} sample(s), wanted 2 or more')
+        self._folder = path.parent
+        self._held_out = rows[::20]
+        self._rows = [row for i, row in enumerate(rows) if i % 20]
+        self._batch_size = batch_size
+        self._seed = seed
+
+    @staticmethod
+    def _row(path: Path, number: int, line: str) -> dict[str, object]:
+        where = f'{path}, line {number}'
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CaptionRosError(f'{where}: not JSON ({error}); write one object a line') from None
+        if not isinstance(row, dict) or not isinstance(row.get('image'), str) \
+                or not isinstance(row.get('caption'), str) or not row['caption'].strip():
+            raise CaptionRosError(
+                f'{where}: wanted an object with "image" and a non-empty "caption", '
+                f'got {line[:80]}')
+        unknown = set(row) - {'image', 'caption', 'mask', 'box'}
+        if unknown or ('mask' in row and 'box' in row):
+            raise CaptionRosError(f'{where}: keys are image, caption and mask or box, '
+                                  f'got {", ".join(sorted(row))}')
+        return row
+
+    def _sample(self, row: dict[str, object]) -> Sample:
+        from caption_ros.picture import read_labels, read_picture
+        rgb = read_picture(self._folder / str(row['image']))
+        mask = None
+        if 'mask' in row:
+            mask = read_labels(self._folder / str(row['mask'])) != 0
+            if mask.shape != rgb.shape[:2]:
+                raise CaptionRosError(f'{row["mask"]} is {mask.shape[1]}x{mask.shape[0]} pixels, '
+                                      f'{row["image"]} is {rgb.shape[1]}x{rgb.shape[0]}')
+        elif 'box' in row:
+            mask = region_from_box(tuple(row['box']), rgb.shape[:2]).full_mask()  # type: ignore[arg-type]
+        return Sample(rgb, mask, str(row['caption']).strip())
+
+    def batch(self, step: int) -> list[Sample]:
+        """Return the batch of a step; each epoch has an order of its own."""
+        picked = []
+        for position in range(step * self._batch_size, (step + 1) * self._batch_size):
+            epoch, place = divmod(position, len(self._rows))
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._rows))
+            picked.append(self._rows[order[place]])
+        return [self._sample(row) for row in picked]
+
+    def held_out(self) -> list[Sample]:
+        """Return the held-out samples, at most 256."""
+        return [self._sample(row) for row in self._held_out[:256]]
+
+    def captions(self) -> list[str]:
+        """Return every caption of the file."""
+        return [str(row['caption']) for row in self._rows + self._held_out]
+
+
+class StepDataset:
+    """Steps as a map-style dataset, so that a loader's worker can prepare batches ahead."""
+
+    def __init__(self, samples: Samples, collate: Callable[[list[Sample]], object],
+                 start: int, stop: int) -> None:
+        self._samples = samples
+        self._collate = collate
+        self._start = start
+        self._stop = stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, index: int) -> object:
+        if index >= len(self):
+            raise IndexError(index)
+        return self._collate(self._samples.batch(self._start + index))

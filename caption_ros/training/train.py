@@ -1,0 +1,263 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: caption loss, patch labels where the source has them, resumable.
+
+Patch labels make a small encoder learn what stands where several times faster than captions
+alone; the head that reads them is thrown away with the run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from caption_ros.errors import CaptionRosError, OptionError
+from caption_ros.training.model import IGNORED, Collate, Trainee
+from caption_ros.training.samples import PATCH_CLASSES, Sample, Samples, StepDataset
+
+CELLS_PER_PATCH = 4  # two rows and two columns
+_TABLE_WEIGHT = 0.2  # most cells show the table and say little
+_STATE = 'state.pt'
+_HELD_OUT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        steps: Optimiser steps in all, at least 1.
+        learning_rate: Peak of the cosine schedule, greater than 0.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: AdamW's decay of matrices.
+        save_every: Steps between resumable states, at least 1.
+        seed: Seed of weights and order.
+        device: ``cpu`` or a torch device.
+        compile: Compile both halves with torch.compile; pays after some hundred steps.
+        half: Store the checkpoint's weights in float16, float32 otherwise.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.05
+    save_every: int = 200
+    seed: int = 0
+    device: str = 'cpu'
+    compile: bool = False
+    half: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ('steps', 'save_every'):
+            if getattr(self, name) < 1:
+                raise OptionError(f'{name} must be 1 or more, got {getattr(self, name)}')
+        if not 0 < self.learning_rate < 1:
+            raise OptionError(
+                f'learning_rate must be between 0 and 1, got {self.learning_rate}')
+
+
+class PatchHead(nn.Module):
+    """Reads colour, shape and size of the cells under each patch off the encoder's output."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, CELLS_PER_PATCH * sum(PATCH_CLASSES))
+
+    def forward(self, hidden: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Return the loss of patch tokens (batch, 1 + patches, width) and cell labels."""
+        batch, rows, cols, _ = cells.shape
+        by_patch = cells.view(batch, rows // 2, 2, cols // 2, 2, 3).transpose(2, 3)
+        target = by_patch.reshape(-1, 3)  # (batch * patches * cells, 3)
+        logits = self.linear(hidden[:, 1:]).float().view(len(target), -1)
+        loss = logits.new_zeros(())
+        for kind, part in enumerate(logits.split(PATCH_CLASSES, dim=1)):
+            weight = torch.ones(part.shape[1], device=part.device)
+            weight[0] = _TABLE_WEIGHT
+            loss = loss + functional.cross_entropy(part, target[:, kind], weight)
+        return loss
+
+
+def patch_grid(trainee: Trainee) -> tuple[int, int]:
+    """Return rows and columns of patch-label cells for a model built here."""
+    encoder = trainee.model.config.encoder
+    size = encoder.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return 2 * height // encoder.patch_size, 2 * width // encoder.patch_size
+
+
+def _caption_loss(trainee: Trainee, hidden: torch.Tensor, labels: torch.Tensor,
+                  ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean token loss and, per sample, whether greedy decoding would be exact."""
+    model = trainee.model
+    start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
+    inputs = torch.cat([start, labels[:, :-1]], dim=1)
+    inputs = inputs.masked_fill(inputs == IGNORED, trainee.tokenizer.pad_token_id)
+    logits = model.decoder(input_ids=inputs, encoder_hidden_states=hidden,
+                           use_cache=False).logits
+    loss = functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(),
+                                    ignore_index=IGNORED)
+    # Every token right when the true ones come before it: then greedy decoding takes this path.
+    exact = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(dim=1)
+    return loss, exact
+
+
+def _encode(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    hidden = model.encoder(pixel_values=pixels).last_hidden_state
+    if hasattr(model, 'enc_to_dec_proj'):
+        hidden = model.enc_to_dec_proj(hidden)
+    return hidden
+
+
+def _rate(options: TrainOptions, step: int) -> float:
+    warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
+    return options.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+
+
+def _optimizer(modules: list[nn.Module], options: TrainOptions) -> torch.optim.AdamW:
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return torch.optim.AdamW([
+        {'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': options.weight_decay},
+        {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.0},
+    ], lr=options.learning_rate, betas=(0.9, 0.98))
+
+
+def held_out_scores(trainee: Trainee, collate: Collate, samples: list[Sample], device: str,
+                    ) -> dict[str, float]:
+    """Score held-out samples: loss, and share that greedy decoding would get exactly right."""
+    trainee.model.eval()
+    losses, right = [], {'region': [0, 0], 'scene': [0, 0]}
+    with torch.inference_mode():
+        for i in range(0, len(samples), _HELD_OUT_BATCH):
+            part = samples[i:i + _HELD_OUT_BATCH]
+            batch = collate(part)
+            hidden = _encode(trainee.model, batch['pixel_values'].to(device))
+            loss, exact = _caption_loss(trainee, hidden, batch['labels'].to(device))
+            losses += [float(loss)] * len(part)
+            for sample, hit in zip(part, exact.tolist()):
+                kind = right['scene' if sample.mask is None else 'region']
+                kind[0] += hit
+                kind[1] += 1
+    trainee.model.train()
+    out = {'loss': sum(losses) / len(losses)}
+    out.update({f'{name}_exact': hits / count for name, (hits, count) in right.items() if count})
+    return out
+
+
+def save_checkpoint(trainee: Trainee, out: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a folder that ``load_captioner`` loads, in the precision given."""
+    state = {name: value.to(dtype) if value.is_floating_point() else value
+             for name, value in trainee.model.state_dict().items()}
+    config_dtype = trainee.model.config.dtype
+    trainee.model.config.dtype = dtype
+    trainee.model.save_pretrained(out, state_dict=state)
+    trainee.model.config.dtype = config_dtype
+    trainee.tokenizer.save_pretrained(out)
+    trainee.processor.save_pretrained(out)
+
+
+def has_state(out: Path) -> bool:
+    """Tell whether a folder holds a run to resume."""
+    return (out / _STATE).is_file()
+
+
+def _save_state(path: Path, step: int, modules: dict[str, Any], options: TrainOptions) -> None:
+    state = {name: module.state_dict() for name, module in modules.items()}
+    part = path.with_suffix('.part')
+    torch.save({'step': step, 'options': asdict(options), **state}, part)
+    os.replace(part, path)  # a kill while writing leaves the former state
+
+
+def _load_state(path: Path, modules: dict[str, Any]) -> int:
+    try:
+        state = torch.load(path, weights_only=True, map_location='cpu')
+        for name, module in modules.items():
+            module.load_state_dict(state[name])
+        return int(state['step'])
+    except Exception as error:  # torch raises many types for a damaged file
+        raise CaptionRosError(
+            f'{path} cannot be resumed from ({error}); remove it to start anew') from error
+
+
+def train(
+    trainee: Trainee, samples: Samples, out: Path, options: TrainOptions, *,
+    resume: bool = False, progress: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict[str, float]:
+    """Train encoder and decoder jointly and write a checkpoint folder.
+
+    Args:
+        trainee: Model, tokenizer and processor; changed in place.
+        samples: Source of batches.
+        out: Folder for the checkpoint, its ``scores.json`` and the resumable state.
+        options: Steps, rates and seed.
+        resume: Go on from the state in ``out``.
+        progress: Called after each step with its number and figures.
+
+    Returns:
+        Held-out loss and shares exactly right.
+
+    Raises:
+        CaptionRosError: If the state cannot be resumed from or the loss is not a number.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    model = trainee.model.to(options.device)
+    model.train()
+    head = PatchHead(model.config.encoder.hidden_size).to(options.device)
+    optimizer = _optimizer([model, head], options)
+    modules = {'model': model, 'head': head, 'optimizer': optimizer}
+    start = _load_state(out / _STATE, modules) if resume else 0
+    collate = Collate(trainee)
+    loader = DataLoader(
+        StepDataset(samples, collate, start, options.steps),  # type: ignore[arg-type]
+        batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=_quiet_worker)
+    half = torch.autocast(options.device.split(':')[0], torch.bfloat16)
+    encode, caption_loss = _encode, _caption_loss
+    if options.compile:
+        encode, caption_loss = (torch.compile(f, dynamic=True) for f in (encode, caption_loss))
+    began = time.monotonic()
+    for step, batch in enumerate(loader, start):
+        batch = {name: value.to(options.device) for name, value in batch.items()}
+        for group in optimizer.param_groups:
+            group['lr'] = _rate(options, step)
+        with half:
+            hidden = encode(model, batch['pixel_values'])
+            loss, exact = caption_loss(trainee, hidden, batch['labels'])
+            patch_loss = head(hidden, batch['cells']) if 'cells' in batch else loss * 0
+        figure = loss.item()
+        if not math.isfinite(figure):
+            raise CaptionRosError(f'the loss is {figure} at step {step}; lower the '
+                                  'learning rate and resume from the last state')
+        optimizer.zero_grad(set_to_none=True)
+        (loss + 0.5 * patch_loss).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if progress is not None:
+            progress(step + 1, {
+                'loss': figure, 'patch_loss': patch_loss.item(),
+                'exact': float(exact.float().mean()), 'lr': _rate(options, step),
+                'seconds_per_step': (time.monotonic() - began) / (step + 1 - start)})
+        if (step + 1) % options.save_every == 0:
+            _save_state(out / _STATE, step + 1, modules, options)
+    model.to('cpu')
+    scores = held_out_scores(trainee, collate, samples.held_out(), 'cpu')
+    save_checkpoint(trainee, out, torch.float16 if options.half else torch.float32)
+    (out / 'scores.json').write_text(json.dumps(scores, indent=1) + '\n', 'utf-8')
+    return scores
+
+
+def _quiet_worker(_worker: int) -> None:
+    """Keep the worker to one core: it shares the machine with the training itself."""
+    import cv2
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
