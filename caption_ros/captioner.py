@@ -1,0 +1,126 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What every captioner offers, and the options that a caller may set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from caption_ros.caption import Caption
+from caption_ros.errors import OptionError
+from caption_ros.region import Region
+
+FOCUS_MODES = ('auto', 'alpha', 'attention', 'crop')
+DESCRIBE_MODES = ('auto', 'scene', 'regions', 'both')
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """How to caption a frame.
+
+    Attributes:
+        focus: How a model looks at a region; auto takes what suits the model.
+        describe: auto (regions when there are masks, else the scene), scene, regions, both.
+        max_regions: Regions of a frame at most, 1..256; the largest stay.
+        min_region_area_px: Smaller regions are left out, in pixels.
+        max_new_tokens: Tokens of a caption at most, 1..512.
+        num_beams: 1 is greedy search, up to 16 beams.
+        prompt: Text that the caption goes on from, for models that take text.
+    """
+
+    focus: str = 'auto'
+    describe: str = 'auto'
+    max_regions: int = 16
+    min_region_area_px: int = 64
+    max_new_tokens: int = 48
+    num_beams: int = 1
+    prompt: str = ''
+
+    def __post_init__(self) -> None:
+        _check_choice('focus', self.focus, FOCUS_MODES)
+        _check_choice('describe', self.describe, DESCRIBE_MODES)
+        _check_range('max_regions', self.max_regions, 1, 256)
+        _check_range('min_region_area_px', self.min_region_area_px, 1, 100_000_000)
+        _check_range('max_new_tokens', self.max_new_tokens, 1, 512)
+        _check_range('num_beams', self.num_beams, 1, 16)
+        if not isinstance(self.prompt, str):
+            raise OptionError(f'prompt must be text, got {self.prompt!r}')
+
+
+class Captioner(Protocol):
+    """A model that captions regions of an image; keeps nothing between frames.
+
+    Attributes:
+        name: The name or path it was loaded by.
+        family: The kind of model, such as blip.
+        focus_modes: Ways it can look at a region, the one that auto takes first.
+        device: torch's name of the device, such as cpu or cuda:0.
+        dtype: Name of the number type of the weights, such as float32.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def family(self) -> str: ...  # noqa: D102
+
+    @property
+    def focus_modes(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> str: ...  # noqa: D102
+
+    def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
+                options: CaptionOptions) -> list[Caption]:
+        """Caption each region of an image, in one batch.
+
+        Args:
+            rgb: Image, shape (H, W, 3), uint8.
+            regions: Regions of this image; None stands for the whole scene.
+            options: Focus, search and prompt; the rest is the pipeline's.
+
+        Returns:
+            One caption for each region, in the same order.
+
+        Raises:
+            OptionError: If the model cannot do what an option asks.
+            CaptionError: If the model fails or says nothing.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory; the captioner is of no use afterwards."""
+        ...
+
+
+def check_focus(captioner: Captioner, focus: str) -> str:
+    """Return the focus mode that a captioner will use.
+
+    Raises:
+        OptionError: If the captioner has no such mode.
+    """
+    _check_choice('focus', focus, FOCUS_MODES)
+    if focus == 'auto':
+        return captioner.focus_modes[0]
+    if focus not in captioner.focus_modes:
+        raise OptionError(f'focus {focus!r} is not possible with model {captioner.name!r}: '
+                          f'it has {", ".join(captioner.focus_modes)} (or auto)')
+    return focus
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise OptionError(f'{name} must be one of {", ".join(allowed)}, got {value!r}')
+
+
+def _check_range(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionError(f'{name} must be a whole number in {low}..{high}, got {value!r}')
