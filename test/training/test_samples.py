@@ -1,0 +1,90 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caption_ros.errors import CaptionRosError
+from caption_ros.scenes import FIRST_TRAINING_SEED
+from caption_ros.training import samples as module
+from caption_ros.training.samples import JsonlSamples, TabletopSamples
+
+
+def test_no_evaluation_seed_is_ever_trained_on(monkeypatch):
+    seeds = []
+    real = module.TabletopStream
+
+    def record(seed, *size):
+        seeds.append(seed)
+        return real(seed, *size)
+    monkeypatch.setattr(module, 'TabletopStream', record)
+    source = TabletopSamples(2, 3, (16, 20))
+    for step in (0, 1, 1000):
+        source.batch(step)
+    assert min(seeds) >= FIRST_TRAINING_SEED and len(set(seeds)) == len(seeds) == 6
+
+
+def test_a_step_gives_the_same_batch_each_time():
+    source = TabletopSamples(2, 3, (16, 20))
+    for first, second in zip(source.batch(3), source.batch(3)):
+        assert first.caption == second.caption and np.array_equal(first.rgb, second.rgb)
+
+
+def test_cells_name_the_object_under_the_mask():
+    source = TabletopSamples(4, 3, (16, 20))
+    for sample in source.batch(0):
+        if sample.mask is None:
+            continue
+        size = sample.cells[..., 2][_middle(sample.mask)]
+        assert sample.caption.split()[1] == ('small', 'large')[int(size) - 1]
+
+
+def _middle(mask):
+    rows, cols = np.nonzero(mask)
+    i = np.argmin(np.hypot(rows - rows.mean(), cols - cols.mean()))
+    return rows[i] * 16 // mask.shape[0], cols[i] * 20 // mask.shape[1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in 'ab':
+        Image.new('RGB', (40, 30), 'red').save(tmp_path / f'{name}.png')
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:20, 5:20] = 255
+    Image.fromarray(mask).save(tmp_path / 'mask.png')
+    return tmp_path
+
+
+def _write(folder, *rows):
+    path = folder / 'data.jsonl'
+    path.write_text('\n'.join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def test_a_users_file_gives_image_mask_and_box(folder):
+    path = _write(folder, {'image': 'a.png', 'caption': 'held out'},
+                  {'image': 'a.png', 'caption': 'one', 'mask': 'mask.png'},
+                  {'image': 'b.png', 'caption': 'two', 'box': [1, 2, 11, 22]})
+    source = JsonlSamples(path, batch_size=2)
+    by_caption = {sample.caption: sample for sample in source.batch(0)}
+    assert by_caption['one'].mask.sum() == 15 * 15
+    assert by_caption['two'].mask.sum() == 10 * 20
+    assert [sample.caption for sample in source.held_out()] == ['held out']
+
+
+@pytest.mark.parametrize('row, text', [
+    pytest.param('{"image"', 'line 2: not JSON', id='broken line'),
+    pytest.param({'image': 'a.png'}, 'non-empty "caption"', id='no caption'),
+    pytest.param({'image': 'a.png', 'caption': 'x', 'bbox': [1]}, 'keys are', id='unknown key'),
+])
+def test_a_bad_line_is_named(folder, row, text):
+    with pytest.raises(CaptionRosError, match=text):
+        JsonlSamples(_write(folder, {'image': 'a.png', 'caption': 'x'}, row), 2)
+
+
+def test_a_missing_picture_is_named(folder):
+    path = _write(folder, {'image': 'a.png', 'caption': 'x'}, {'image': 'no.png', 'caption': 'y'})
+    with pytest.raises(CaptionRosError, match='no.png'):
+        JsonlSamples(path, 1).batch(0)

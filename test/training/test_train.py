@@ -1,0 +1,94 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+
+from caption_ros import caption_frame, load_captioner
+from caption_ros.errors import CaptionRosError, OptionError
+from caption_ros.scenes import scene_frame
+from caption_ros.training.model import Collate, load_trainee, new_trainee, word_tokenizer
+from caption_ros.training.samples import TabletopSamples, tabletop_captions
+from caption_ros.training.train import TrainOptions, _caption_loss, patch_grid, train
+
+
+def _small(alpha=True):
+    return new_trainee(tabletop_captions(), alpha=alpha, width=64, encoder_layers=1,
+                       decoder_layers=1)
+
+
+def _run(out, steps, resume=False, trainee=None):
+    trainee = trainee or _small()
+    samples = TabletopSamples(2, 2, patch_grid(trainee))
+    losses = {}
+    options = TrainOptions(steps=steps, save_every=2, warmup_steps=1, half=False)
+    train(trainee, samples, out, options, resume=resume,
+          progress=lambda step, figures: losses.update({step: figures['loss']}))
+    return trainee, losses
+
+
+def test_text_survives_the_tokenizer():
+    tokenizer = word_tokenizer(tabletop_captions())
+    text = scene_frame(0).scene_caption
+    ids = tokenizer(text)['input_ids']
+    assert tokenizer.decode(ids) == text and tokenizer.unk_token_id not in ids
+
+
+def test_training_writes_a_checkpoint_that_captions(tmp_path):
+    _, losses = _run(tmp_path / 'run', 30)
+    assert losses[30] < 0.75 * losses[1]
+    captioner = load_captioner(str(tmp_path / 'run'))
+    frame = scene_frame(1)
+    captions = caption_frame(frame.rgb, frame.labels, captioner)
+    assert len(captions) == len(frame.region_captions)
+    assert {caption.focus for caption in captions} == {'alpha'}
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
+    whole, _ = _run(tmp_path / 'whole', 4)
+    broken = tmp_path / 'broken'
+    trainee = _small()
+    samples = TabletopSamples(2, 2, patch_grid(trainee))
+
+    def stop(step, figures):
+        if step == 3:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(trainee, samples, broken, TrainOptions(steps=4, save_every=2, warmup_steps=1),
+              progress=stop)
+    resumed, losses = _run(broken, 4, resume=True)
+    assert sorted(losses) == [3, 4]
+    for name, value in whole.model.state_dict().items():
+        assert torch.allclose(value, resumed.model.state_dict()[name], atol=1e-5), name
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    (tmp_path / 'state.pt').write_bytes(b'half a file')
+    with pytest.raises(CaptionRosError, match='state.pt cannot be resumed from'):
+        _run(tmp_path, 2, resume=True)
+
+
+def test_fine_tuning_starts_from_a_checkpoint_without_alpha(tmp_path):
+    _run(tmp_path / 'first', 2, trainee=_small(alpha=False))
+    trainee = load_trainee(tmp_path / 'first')
+    assert not trainee.has_alpha
+    _, losses = _run(tmp_path / 'second', 2, trainee=trainee)
+    assert len(losses) == 2
+
+
+def test_the_loss_is_that_of_the_whole_model(tmp_path):
+    trainee = _small()
+    trainee.model.eval()
+    batch = Collate(trainee)(TabletopSamples(2, 2, patch_grid(trainee)).batch(0))
+    hidden = trainee.model.encoder(pixel_values=batch['pixel_values']).last_hidden_state
+    ours, _ = _caption_loss(trainee, hidden, batch['labels'])
+    theirs = trainee.model(pixel_values=batch['pixel_values'], labels=batch['labels']).loss
+    assert abs(float(ours.detach()) - float(theirs.detach())) < 1e-4
+
+
+@pytest.mark.parametrize('options, text', [
+    ({'steps': 0}, 'steps must be 1 or more, got 0'),
+    ({'learning_rate': -1.0}, 'learning_rate must be between 0 and 1, got -1.0'),
+])
+def test_impossible_options_are_refused(options, text):
+    with pytest.raises(OptionError, match=text):
+        TrainOptions(**options)
