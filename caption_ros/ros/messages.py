@@ -1,0 +1,88 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Between ROS messages and the core's arrays and captions."""
+
+from __future__ import annotations
+
+import array
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header, String
+
+from caption_ros.caption import Caption
+from caption_ros.image import labels_from_raw, rgb_from_compressed, rgb_from_raw
+
+JOINER = '; '
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """Return a stamp in nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def image_from_msg(message: Image | CompressedImage) -> npt.NDArray[np.uint8]:
+    """Convert an image message to RGB, shape (H, W, 3), uint8.
+
+    Raises:
+        ImageFormatError: If it is no picture or its size does not match its data.
+    """
+    if isinstance(message, CompressedImage):
+        return rgb_from_compressed(message.data, message.format)
+    return rgb_from_raw(message.data, height=message.height, width=message.width,
+                        step=message.step, encoding=message.encoding,
+                        is_bigendian=bool(message.is_bigendian))
+
+
+def labels_from_msg(message: Image) -> npt.NDArray[np.integer]:
+    """Convert a mask message to a label image, shape (H, W), integer, 0 background.
+
+    Raises:
+        ImageFormatError: If its encoding has no labels or its size does not match its data.
+    """
+    return labels_from_raw(message.data, height=message.height, width=message.width,
+                           step=message.step, encoding=message.encoding,
+                           is_bigendian=bool(message.is_bigendian))
+
+
+def msg_from_array(pixels: npt.NDArray[np.uint8], encoding: str, header: Header) -> Image:
+    """Make an image message of (H, W) or (H, W, C) uint8 pixels."""
+    message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1],
+                    encoding=encoding, is_bigendian=0,
+                    step=pixels.size // max(pixels.shape[0], 1))
+    # Anything but array.array goes through a slow check of every element.
+    message.data = array.array('B', pixels.tobytes())
+    return message
+
+
+def caption_text(captions: Sequence[Caption]) -> str:
+    """Join the captions of a frame to the text of the ``caption`` topic."""
+    return JOINER.join(caption.text for caption in captions)
+
+
+def captions_to_msgs(
+    captions: Sequence[Caption], header: Header, *, model: str, latency_s: float, age_s: float,
+) -> tuple[String, String]:
+    """Make the messages of the ``caption`` and ``captions`` topics.
+
+    Args:
+        captions: Captions of one frame, at least one.
+        header: Header of the frame's image; its stamp and frame_id are passed on.
+        model: Name of the model.
+        latency_s: From the moment the frame was taken up to its captions, seconds.
+        age_s: From the image's stamp to now by the node's clock, seconds.
+    """
+    record = {
+        'stamp': {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec},
+        'frame_id': header.frame_id,
+        'model': model,
+        'latency_s': round(latency_s, 6),
+        'age_s': round(age_s, 6),
+        'captions': [caption.to_dict() for caption in captions],
+    }
+    return (String(data=caption_text(captions)),
+            String(data=json.dumps(record, ensure_ascii=False)))
