@@ -1,0 +1,34 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The main job, as a user starts it: processes of their own over real DDS."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from caption_ros.demo import DemoSummary
+
+
+@pytest.mark.timeout(240)
+def test_the_demo_captions_what_the_camera_shows(tmp_path):
+    env = {key: value for key, value in os.environ.items()
+           if key not in ('FASTDDS_DEFAULT_PROFILES_FILE', 'ROS_DOMAIN_ID')}
+    done = subprocess.run(
+        [sys.executable, '-m', 'caption_ros.cli', 'demo', '--seconds', '5', '--out',
+         str(tmp_path / 'out')], capture_output=True, text=True, timeout=200, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'scene: a ' in done.stdout and 'region 1: a ' in done.stdout
+    assert 'inference: OK' in done.stdout
+    pictures = sorted((tmp_path / 'out').glob('*.png'))
+    assert pictures and Image.open(pictures[0]).width == 640
+
+
+@pytest.mark.parametrize('captions, matching, succeeded', [(0, 0, False), (10, 7, False),
+                                                           (10, 8, True)])
+def test_the_demo_succeeds_only_when_captions_match(captions, matching, succeeded):
+    summary = DemoSummary(captions=captions, matching=matching)
+    assert summary.succeeded is succeeded
+    assert succeeded or str(captions or 'no caption') in summary.reason()

@@ -1,0 +1,37 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import threading
+
+from caption_ros.mailbox import Mailbox
+
+
+def test_the_newest_wins_and_the_older_is_counted():
+    box = Mailbox()
+    assert box.put('old') is False
+    assert box.put('new') is True
+    assert box.take(0) == 'new' and box.dropped == 1
+
+
+def test_nothing_is_taken_twice():
+    box = Mailbox()
+    box.put('item')
+    assert [box.take(0), box.take(0)] == ['item', None]
+
+
+def test_a_reader_wakes_for_an_item_from_another_thread():
+    box, got = Mailbox(), []
+    reader = threading.Thread(target=lambda: got.append(box.take(10)))
+    reader.start()
+    box.put('item')
+    reader.join(10)
+    assert got == ['item']
+
+
+def test_close_wakes_the_reader_and_drops_what_is_left():
+    box, got = Mailbox(), []
+    reader = threading.Thread(target=lambda: got.append(box.take(10)))
+    reader.start()
+    box.close()
+    reader.join(10)
+    box.put('late')
+    assert got == [None] and box.take(0) is None and box.is_closed

@@ -1,0 +1,137 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caption_ros.errors import RegionError
+from caption_ros.region import (
+    alpha_channel,
+    crop,
+    crop_box,
+    patch_mask,
+    region_from_box,
+    regions_from_labels,
+    resize_mask,
+    scale_labels,
+)
+
+
+def _labels(dtype=np.uint8):
+    labels = np.zeros((6, 8), dtype)
+    labels[1:3, 1:4] = 5
+    labels[4, 7] = 2
+    return labels
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int32, np.int64])
+def test_every_value_but_zero_is_a_region(dtype):
+    two, five = regions_from_labels(_labels(dtype))
+    assert (two.label, two.box, two.area_px) == (2, (7, 4, 8, 5), 1)
+    assert (five.label, five.box, five.area_px) == (5, (1, 1, 4, 3), 6)
+    assert five.full_mask().sum() == 6 and five.full_mask()[1, 1]
+
+
+def test_background_is_never_a_region():
+    assert regions_from_labels(np.zeros((4, 4), np.uint8)) == []
+
+
+def test_a_binary_mask_is_one_region():
+    (region,) = regions_from_labels((_labels() > 0).astype(np.uint8) * 255)
+    assert region.label == 255 and region.area_px == 7
+    assert regions_from_labels(_labels() > 0)[0].label == 1
+
+
+@pytest.mark.parametrize('value', [-3, 70_000, 2**31 - 1])
+def test_values_beyond_16_bits_and_below_zero_are_regions(value):
+    labels = np.zeros((4, 4), np.int32)
+    labels[0, 0] = value
+    assert [region.label for region in regions_from_labels(labels)] == [value]
+
+
+def test_a_region_keeps_the_holes_of_its_mask():
+    labels = np.ones((3, 3), np.uint8)
+    labels[1, 1] = 0
+    (region,) = regions_from_labels(labels)
+    assert region.area_px == 8 and not region.mask[1, 1]
+
+
+def test_the_largest_regions_stay_in_the_order_of_their_labels():
+    labels = np.zeros((3, 6), np.uint8)
+    labels[0, :1], labels[1, :3], labels[2, :2] = 1, 2, 3
+    assert [r.label for r in regions_from_labels(labels, max_regions=2)] == [2, 3]
+    assert [r.label for r in regions_from_labels(labels, min_area_px=3)] == [2]
+
+
+@pytest.mark.parametrize('labels', [
+    pytest.param(np.zeros((2, 2, 3), np.uint8), id='three channels'),
+    pytest.param(np.zeros((2, 2), np.float32), id='floats'),
+    pytest.param(np.zeros((0, 2), np.uint8), id='no pixels'),
+])
+def test_what_is_no_label_image_is_refused(labels):
+    with pytest.raises(RegionError, match='label image must be'):
+        regions_from_labels(labels)
+
+
+def test_labels_scale_without_new_values():
+    scaled = scale_labels(_labels(), (12, 16))
+    assert scaled.shape == (12, 16) and set(np.unique(scaled)) == {0, 2, 5}
+    assert (scaled == 5).sum() == 4 * 6
+
+
+def test_a_box_is_clipped_to_the_image():
+    region = region_from_box((-5, 2, 4, 99), (10, 20))
+    assert region.box == (0, 2, 4, 10) and region.area_px == 32
+
+
+@pytest.mark.parametrize('box', [(30, 0, 40, 5), (5, 5, 5, 9), (6, 5, 2, 9)])
+def test_a_box_that_covers_nothing_is_refused(box):
+    with pytest.raises(RegionError, match='covers nothing of an image of 20x10 pixels'):
+        region_from_box(box, (10, 20))
+
+
+def test_the_alpha_channel_has_the_values_of_alpha_clip():
+    mask = np.array([[True, False]])
+    assert alpha_channel(mask).tolist() == pytest.approx(np.array([[[1.923077, -1.923077]]]))
+    assert alpha_channel(mask).dtype == np.float32
+
+
+@pytest.mark.parametrize('mask, text', [
+    (np.zeros((4, 4), np.uint8), r'mask must be \(H, W\) bool, got \(4, 4\) uint8'),
+    (np.zeros((2, 2), np.bool_), 'must have a pixel inside'),
+])
+def test_an_alpha_channel_of_nothing_is_refused(mask, text):
+    with pytest.raises(RegionError, match=text):
+        alpha_channel(mask)
+
+
+def test_a_mask_shrinks_to_the_share_it_covers():
+    mask = np.zeros((4, 4), np.bool_)
+    mask[:, 0] = True
+    assert resize_mask(mask, (2, 2)).tolist() == [[0.5, 0.0], [0.5, 0.0]]
+
+
+def test_patches_are_row_major_and_one_pixel_still_has_one():
+    region = region_from_box((8, 0, 16, 8), (16, 16))
+    assert patch_mask(region, (2, 2)).tolist() == [False, True, False, False]
+    pixel = region_from_box((0, 15, 1, 16), (16, 16))
+    assert patch_mask(pixel, (2, 2)).tolist() == [False, False, True, False]
+
+
+sizes = st.tuples(st.integers(1, 200), st.integers(1, 300))
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=sizes, data=st.data())
+def test_a_crop_holds_its_region_and_stays_in_the_image(size, data):
+    height, width = size
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    region = region_from_box((x0, y0, x1, y1), size)
+    left, top, right, bottom = crop_box(region)
+    assert 0 <= left <= x0 < x1 <= right <= width
+    assert 0 <= top <= y0 < y1 <= bottom <= height
+    rgb = np.zeros((height, width, 3), np.uint8)
+    cut, mask = crop(rgb, region.full_mask(), (left, top, right, bottom))
+    assert cut.shape[:2] == mask.shape and mask.sum() == region.area_px
