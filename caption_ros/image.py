@@ -40,9 +40,9 @@ _PLANAR = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3.0}
 _LABELS = {'mono8': 'u1', '8UC1': 'u1', '8SC1': 'i1', 'mono16': 'u2', '16UC1': 'u2',
            '16SC1': 'i2', '32SC1': 'i4'}
 _DEPTH = re.compile(r'(32F|64F)(C[0-9]+)?')
-# rosbags-image has the names of all formats that PyPI's cv_bridge gets right, and more.
+# What PyPI's cv_bridge gets right; it has no bayer_grbg8, for one.
 _CV_BRIDGE_ENCODINGS = frozenset(('bgr8', 'rgba8', 'bgra8', 'mono8', 'bayer_rggb8',
-                                  'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8'))
+                                  'bayer_bggr8', 'bayer_gbrg8'))
 
 
 def check_size(height: int, width: int) -> None:

@@ -1,0 +1,223 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from caption_ros.errors import ImageFormatError
+from caption_ros.image import (
+    available_backends,
+    labels_from_compressed,
+    labels_from_raw,
+    rgb_from_compressed,
+    rgb_from_raw,
+)
+
+HEIGHT, WIDTH = 36, 48
+_NOISE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+RGB = cv2.resize(_NOISE, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+GREY = RGB[..., 0]
+GREY_RGB = np.dstack([GREY] * 3)
+BGR = RGB[..., ::-1]
+
+
+def _wide(array, low=5):
+    return (array.astype(np.uint16) << 8) + low
+
+
+def _uyvy():
+    return cv2.cvtColor(RGB, cv2.COLOR_RGB2YUV_UYVY)
+
+
+def _yuyv():
+    return cv2.cvtColor(RGB, cv2.COLOR_RGB2YUV_YUY2)
+
+
+def _nv(order):
+    planes = cv2.cvtColor(RGB, cv2.COLOR_RGB2YUV_I420)
+    quarter = HEIGHT // 4
+    u = planes[HEIGHT:HEIGHT + quarter].reshape(HEIGHT // 2, WIDTH // 2)
+    v = planes[HEIGHT + quarter:].reshape(HEIGHT // 2, WIDTH // 2)
+    chroma = np.dstack([u, v] if order == 'nv12' else [v, u]).reshape(HEIGHT // 2, WIDTH)
+    return np.vstack([planes[:HEIGHT], chroma])
+
+
+NV_RGB = cv2.cvtColor(_nv('nv12'), cv2.COLOR_YUV2RGB_NV12)
+# Encoding, rows of data, the RGB they stand for.
+PICTURES = [
+    ('rgb8', RGB, RGB), ('bgr8', BGR, RGB), ('rgba8', np.dstack([RGB, GREY]), RGB),
+    ('bgra8', np.dstack([BGR, GREY]), RGB), ('mono8', GREY, GREY_RGB), ('8UC1', GREY, GREY_RGB),
+    ('8UC3', BGR, RGB), ('8UC4', np.dstack([BGR, GREY]), RGB), ('mono16', _wide(GREY), GREY_RGB),
+    ('16UC1', _wide(GREY), GREY_RGB), ('rgb16', _wide(RGB), RGB), ('bgr16', _wide(BGR), RGB),
+    ('rgba16', _wide(np.dstack([RGB, GREY])), RGB), ('bgra16', _wide(np.dstack([BGR, GREY])), RGB),
+    ('16UC3', _wide(BGR), RGB), ('yuv422', _uyvy(), cv2.cvtColor(_uyvy(), cv2.COLOR_YUV2RGB_UYVY)),
+    ('uyvy', _uyvy(), cv2.cvtColor(_uyvy(), cv2.COLOR_YUV2RGB_UYVY)),
+    ('yuv422_yuy2', _yuyv(), cv2.cvtColor(_yuyv(), cv2.COLOR_YUV2RGB_YUY2)),
+    ('yuyv', _yuyv(), cv2.cvtColor(_yuyv(), cv2.COLOR_YUV2RGB_YUY2)),
+    ('nv12', _nv('nv12'), NV_RGB), ('nv21', _nv('nv21'), NV_RGB),
+]
+CV_BRIDGE = {'bgr8', 'rgba8', 'bgra8', 'mono8', '8UC1', '8UC3', '8UC4'}
+
+
+def _message(rows, padding=0):
+    """Return data and step of rows with padding bytes behind each."""
+    packed = np.ascontiguousarray(rows).view(np.uint8).reshape(rows.shape[0], -1)
+    data = np.full((rows.shape[0], packed.shape[1] + padding), 0xAB, np.uint8)
+    data[:, :packed.shape[1]] = packed
+    return data.tobytes(), data.shape[1]
+
+
+def _convert(data, step, encoding, **more):
+    return rgb_from_raw(data, height=HEIGHT, width=WIDTH, step=step, encoding=encoding, **more)
+
+
+def test_both_backends_work_here():
+    assert available_backends() == ('cv_bridge', 'rosbags')
+
+
+@pytest.mark.parametrize('padding', [0, 6], ids=['packed', 'padded'])
+@pytest.mark.parametrize('backend', ['auto', 'rosbags', 'cv_bridge'])
+@pytest.mark.parametrize('encoding, rows, rgb', PICTURES, ids=[p[0] for p in PICTURES])
+def test_every_encoding_gives_its_colours(encoding, rows, rgb, backend, padding):
+    if backend == 'cv_bridge' and encoding not in CV_BRIDGE:
+        pytest.skip('not one that cv_bridge is trusted with')
+    data, step = _message(rows, padding)
+    result = _convert(data, step, encoding, backend=backend)
+    assert result.dtype == np.uint8 and np.array_equal(result, rgb)
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('encoding, rows', [('mono16', _wide(GREY)), ('rgb16', _wide(RGB))])
+def test_big_endian_values_are_swapped(encoding, rows, padding):
+    data, step = _message(rows.byteswap(), padding)
+    expected = GREY_RGB if encoding == 'mono16' else RGB
+    assert np.array_equal(_convert(data, step, encoding, is_bigendian=True), expected)
+
+
+@pytest.mark.parametrize('backend', ['rosbags', 'cv_bridge'])
+@pytest.mark.parametrize('order', ['rggb', 'bggr', 'gbrg', 'grbg'])
+@pytest.mark.parametrize('bits', [8, 16])
+def test_bayer_gives_the_colours_under_its_filter(order, bits, backend):
+    if backend == 'cv_bridge' and order == 'grbg':
+        pytest.skip('cv_bridge has no bayer_grbg8')
+    colour = {'r': 200, 'g': 90, 'b': 30}
+    tile = np.array([[colour[order[0]], colour[order[1]]], [colour[order[2]], colour[order[3]]]])
+    rows = np.tile(tile, (HEIGHT // 2, WIDTH // 2)).astype(np.uint8)
+    data, step = _message(rows if bits == 8 else _wide(rows))
+    result = _convert(data, step, f'bayer_{order}{bits}', backend=backend)
+    assert result[10, 10].tolist() == [200, 90, 30]
+
+
+def test_nv24_keeps_brightness_and_colour():
+    rows = np.vstack([np.full((HEIGHT, WIDTH), 120, np.uint8),
+                      np.tile(np.array([90, 160], np.uint8), (2 * HEIGHT, WIDTH // 2))])
+    data, step = _message(rows)
+    nv12 = np.vstack([rows[:HEIGHT], rows[HEIGHT:HEIGHT + HEIGHT // 2]])
+    assert np.array_equal(_convert(data, step, 'nv24'),
+                          cv2.cvtColor(nv12, cv2.COLOR_YUV2RGB_NV12))
+
+
+def test_rgb8_is_not_copied():
+    data = bytearray(RGB.tobytes())
+    result = _convert(data, WIDTH * 3, 'rgb8')
+    data[0] ^= 0xFF
+    assert result[0, 0, 0] == data[0]
+
+
+@pytest.mark.parametrize('fields, text', [
+    ({'height': 20000, 'width': 20000, 'step': 60000}, '20000x20000 is out of range'),
+    ({'height': 0, 'width': 0, 'step': 0}, '0x0 is out of range'),
+    ({'step': WIDTH * 3 - 1}, 'step 143 is too small for 48 pixels of rgb8; wanted 144'),
+    ({'height': HEIGHT + 1}, '5184 bytes of data do not match the header: 48x37 rgb8'),
+    ({'height': HEIGHT - 2}, '5184 bytes of data do not match the header: 48x34 rgb8'),
+    ({'encoding': '32FC1'}, "'32FC1' is depth or measurement, not a picture"),
+    ({'encoding': 'jpeg'}, "encoding 'jpeg' is not a picture; wanted mono"),
+    ({'encoding': '8UC2'}, "encoding '8UC2' is not a picture"),
+    ({'encoding': ''}, "encoding '' is not a picture"),
+])
+def test_a_bad_header_says_what_came_and_what_was_wanted(fields, text):
+    good = {'height': HEIGHT, 'width': WIDTH, 'step': WIDTH * 3, 'encoding': 'rgb8'}
+    with pytest.raises(ImageFormatError, match=text):
+        rgb_from_raw(RGB.tobytes(), **{**good, **fields})
+
+
+@pytest.mark.parametrize('encoding, dtype', [
+    ('mono8', 'u1'), ('8UC1', 'u1'), ('8SC1', 'i1'), ('mono16', 'u2'), ('16UC1', 'u2'),
+    ('16SC1', 'i2'), ('32SC1', 'i4')])
+@pytest.mark.parametrize('padding', [0, 4])
+@pytest.mark.parametrize('big', [False, True])
+def test_label_values_survive(encoding, dtype, padding, big):
+    labels = np.array([[0, 1, 100], [3, 0, -7 if 'i' in dtype else 7]]).astype(dtype)
+    data, step = _message(labels.byteswap() if big else labels, padding)
+    result = labels_from_raw(data, height=2, width=3, step=step, encoding=encoding,
+                             is_bigendian=big)
+    assert np.array_equal(result, labels)
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', '32FC1', '64FC1', 'bogus'])
+def test_what_holds_no_labels_is_refused(encoding):
+    with pytest.raises(ImageFormatError, match=f"'{encoding}' holds no labels; wanted one of"):
+        labels_from_raw(b'', height=2, width=2, step=2, encoding=encoding)
+
+
+def _file(array, kind, **more):
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, kind, **more)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+@pytest.mark.parametrize('format_text', ['', 'jpg', 'png', 'bgr8; jpeg compressed bgr8'])
+def test_a_compressed_image_is_known_by_its_bytes(kind, format_text):
+    result = rgb_from_compressed(_file(RGB, kind), format_text)
+    assert np.abs(result.astype(int) - RGB).mean() < (1 if kind == 'PNG' else 12)
+
+
+def test_16_bit_and_palette_pngs_are_pictures():
+    assert np.array_equal(rgb_from_compressed(_file(_wide(GREY), 'PNG')), GREY_RGB)
+    palette = io.BytesIO()
+    Image.fromarray(RGB).quantize(16).save(palette, 'PNG')
+    assert rgb_from_compressed(palette.getvalue()).shape == RGB.shape
+
+
+def test_an_orientation_tag_does_not_turn_a_camera_frame():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert rgb_from_compressed(_file(RGB, 'JPEG', exif=exif)).shape == RGB.shape
+
+
+def _png_header(width, height):
+    body = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + body
+            + struct.pack('>I', zlib.crc32(body)) + b'\0\0\0\0IDAT' + b'\0' * 8)
+
+
+@pytest.mark.parametrize('data, text', [
+    pytest.param(_file(RGB, 'JPEG')[:700], 'is broken', id='cut JPEG'),
+    pytest.param(_file(RGB, 'PNG')[:700], 'is broken', id='cut PNG'),
+    pytest.param(b'\xff\xd8\xff' + b'x' * 50, 'is broken', id='noise behind a JPEG mark'),
+    pytest.param(b'GIF89a' + b'x' * 50, 'neither JPEG nor PNG', id='GIF'),
+    pytest.param(b'', 'of 0 bytes is neither JPEG nor PNG', id='empty'),
+    pytest.param(_png_header(20000, 20000), '20000x20000|exceeds limit', id='20000x20000'),
+    pytest.param(b'\0' * 12 + _file(RGB, 'PNG'), 'looks like compressedDepth', id='depth bytes'),
+])
+def test_a_bad_compressed_image_says_what_came(data, text):
+    with pytest.raises(ImageFormatError, match=text):
+        rgb_from_compressed(data)
+
+
+def test_compressed_depth_is_refused_by_name():
+    with pytest.raises(ImageFormatError, match='is depth, not a picture'):
+        rgb_from_compressed(b'', '16UC1; compressedDepth png')
+
+
+def test_labels_come_from_png_only():
+    labels = np.array([[0, 3], [300, 0]], np.uint16)
+    assert np.array_equal(labels_from_compressed(_file(labels, 'PNG')), labels)
+    with pytest.raises(ImageFormatError, match='JPEG, which changes label values'):
+        labels_from_compressed(_file(GREY, 'JPEG'))
