@@ -55,7 +55,7 @@ def annotate(
     picture = rgb.copy()
     height, width = rgb.shape[:2]
     scale = max(0.45, width / 640 * 0.52)
-    for i, (label, box, text) in enumerate(regions):
+    for i, (label, box, _) in enumerate(regions):
         colour = _PALETTE[i % len(_PALETTE)]
         if labels is not None and label is not None:
             inside = (labels == label).astype(np.uint8)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +151,7 @@ _MAKERS: dict[str, Callable[[], Mesh]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def mesh(shape: str) -> Mesh:
     """Return the mesh of a shape named in ``vocabulary.SHAPES``."""
     return _MAKERS[shape]()

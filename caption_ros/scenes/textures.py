@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -54,7 +54,7 @@ def _cloth(rng: np.random.Generator, variant: int) -> npt.NDArray[np.float32]:
 _MAKERS = {'wood': _wood, 'marble': _marble, 'cloth': _cloth}
 
 
-@lru_cache(maxsize=None)
+@cache
 def table_texture(table: str, variant: int) -> npt.NDArray[np.uint8]:
     """Return a table's tile, shape (1024, 1024, 3) uint8 RGB, TILE_M metres a side."""
     rng = np.random.default_rng([7, variant, len(table)])

@@ -25,7 +25,7 @@ from caption_ros.scenes.vocabulary import COLOURS, SHAPES, SIZES, TABLES
 PATCH_CLASSES: tuple[int, ...] = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1)
 _MAX_FRAME = 100_000  # a stream's time is drawn from its first hour
 # The model sees 160x128 pixels: most scenes can be drawn at half size, at a third of the cost.
-_SIZES = ((320, 240), (320, 240), (640, 480))
+_SIZES = ((320, 240), (320, 240), (320, 240), (640, 480))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,8 @@ class JsonlSamples:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise CaptionRosError(f'{where}: not JSON ({error}); write one object a line') from None
+            raise CaptionRosError(
+                f'{where}: not JSON ({error}); write one object a line') from None
         if not isinstance(row, dict) or not isinstance(row.get('image'), str) \
                 or not isinstance(row.get('caption'), str) or not row['caption'].strip():
             raise CaptionRosError(
