@@ -1,0 +1,141 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Facts about a running node to the statuses that diagnostics show; times are passed in."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+RECENT_S = 10.0  # how long a bad frame or a failure stays a warning
+FAILURES_FOR_ERROR = 3
+
+
+class Level(IntEnum):
+    """Levels of diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True)
+class Status:
+    """One diagnostic status.
+
+    Attributes:
+        name: Part of the node it is about.
+        level: How well it is.
+        message: One sentence.
+        values: Figures to show with it.
+    """
+
+    name: str
+    level: Level
+    message: str
+    values: dict[str, str] = field(default_factory=dict)
+
+
+class Counters:
+    """Named counts that several threads may raise."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str, count: int = 1) -> int:
+        """Raise a count and return it."""
+        with self._lock:
+            self._counts[name] += count
+            return self._counts[name]
+
+    def get(self, name: str) -> int:
+        """Return a count, 0 if it was never raised."""
+        with self._lock:
+            return self._counts[name]
+
+    def all(self) -> dict[str, int]:
+        """Return a copy of all counts."""
+        with self._lock:
+            return dict(self._counts)
+
+
+@dataclass
+class Trouble:
+    """The last thing that went wrong and when, by a steady clock."""
+
+    text: str = ''
+    at_s: float = float('-inf')
+
+    def note(self, text: str, now_s: float) -> None:
+        """Remember what went wrong."""
+        self.text, self.at_s = text, now_s
+
+    def is_recent(self, now_s: float) -> bool:
+        """True within RECENT_S of the last trouble."""
+        return now_s - self.at_s < RECENT_S
+
+
+def model_status(state: str, model: str, details: dict[str, str], problem: str = '') -> Status:
+    """Describe the model: loaded, not loaded, or why it could not be."""
+    values = {'model': model, 'state': state, **details}
+    if problem:
+        return Status('model', Level.ERROR, problem, values)
+    if not details:
+        return Status('model', Level.OK, f'not loaded: the node is {state}', values)
+    return Status('model', Level.OK, f'{model} is loaded', values)
+
+
+def input_status(
+    *, active: bool, topic: str, publishers: int, since_image_s: float | None,
+    stale_after_s: float, lost: int, transport_hint: str, trouble: Trouble, now_s: float,
+    values: dict[str, str],
+) -> Status:
+    """Describe the input.
+
+    Args:
+        active: Whether the node listens.
+        topic: Resolved topic of the images.
+        publishers: Publishers on that topic.
+        since_image_s: Time since the last image or, before the first, None.
+        stale_after_s: Silence that is called stale.
+        lost: Frames lost in transport of late.
+        transport_hint: What to do about frames that do not arrive; empty if nothing is known.
+        trouble: Last frame that was dropped.
+        now_s: Steady time.
+        values: Figures to show.
+    """
+    if not active:
+        return Status('input', Level.OK, 'not listening: the node is not active', values)
+    if publishers == 0:
+        return Status('input', Level.WARN if since_image_s is None else Level.STALE,
+                      f'no publisher on {topic}; start the camera or remap the topic', values)
+    if since_image_s is None or since_image_s > stale_after_s:
+        silence = 'no image yet' if since_image_s is None else f'no image for {since_image_s:.1f} s'
+        hint = f'; {transport_hint}' if transport_hint else ''
+        return Status('input', Level.STALE, f'{silence} on {topic} from {publishers} '
+                      f'publisher(s){hint}', values)
+    if trouble.is_recent(now_s):
+        return Status('input', Level.WARN, trouble.text, values)
+    if lost:
+        return Status('input', Level.WARN, f'{lost} frame(s) of {topic} were lost on the way'
+                      + (f'; {transport_hint}' if transport_hint else ''), values)
+    return Status('input', Level.OK, f'images arrive on {topic}', values)
+
+
+def inference_status(*, active: bool, captioned: int, failures_in_a_row: int, trouble: Trouble,
+                     now_s: float, values: dict[str, str]) -> Status:
+    """Describe the inference; several failures in a row are an error."""
+    if not active:
+        return Status('inference', Level.OK, 'idle: the node is not active', values)
+    if failures_in_a_row >= FAILURES_FOR_ERROR:
+        return Status('inference', Level.ERROR,
+                      f'{failures_in_a_row} failures in a row: {trouble.text}', values)
+    if trouble.is_recent(now_s):
+        return Status('inference', Level.WARN, trouble.text, values)
+    if not captioned:
+        return Status('inference', Level.OK, 'waiting for the first frame', values)
+    return Status('inference', Level.OK, 'captions are published', values)
