@@ -86,10 +86,7 @@ def check_python() -> Iterator[Finding]:
     """Look at the interpreter."""
     text = (f'{platform.python_version()} in {sys.prefix}, {platform.system()} '
             f'{platform.machine()}, {os.cpu_count()} CPU cores')
-    if sys.version_info < (3, 10):
-        yield Finding('Python', PROBLEM, text, 'use Python 3.10 or newer')
-    else:
-        yield Finding('Python', OK, text)
+    yield Finding('Python', OK, text)
 
 
 def check_torch() -> Iterator[Finding]:
@@ -213,7 +210,7 @@ def check_ros() -> Iterator[Finding]:
         importlib.import_module('rclpy')
     except Exception as error:
         if os.environ.get(_BOOTSTRAP_VARIABLE):
-            how = (f'if this shell was started from another environment\'s Python: '
+            how = ('if another Python environment started this shell: '
                    f'unset {_BOOTSTRAP_VARIABLE} LD_LIBRARY_PATH; else {how}')
         yield Finding('ROS 2', PROBLEM, f'rclpy cannot be imported ({_one_line(error)})', how)
         return
@@ -313,8 +310,8 @@ def check_profile(env: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         yield Finding(name, WARNING, f'{path} sets up no shared memory in its default participant',
                       how_to_set_profile())
     elif size < _WANTED_SEGMENT_BYTES:
-        yield Finding(name, WARNING, f'{path} has a segment of {size >> 10} KiB; a 1920x1080 image '
-                      f'wants {_WANTED_SEGMENT_BYTES >> 10} KiB', how_to_set_profile())
+        yield Finding(name, WARNING, f'{path} has a segment of {size >> 10} KiB; a 1920x1080 '
+                      f'image wants {_WANTED_SEGMENT_BYTES >> 10} KiB', how_to_set_profile())
     else:
         yield Finding(name, OK, f'{path}, segment of {size >> 20} MiB')
     yield from _check_shared_memory(size or 0)

@@ -14,7 +14,7 @@ _MARKS = {'ok': ('ok', 'green'), 'warning': ('warning', 'yellow'), 'problem': ('
 
 
 def doctor(json: bool = typer.Option(False, '--json', help='Print JSON.')) -> None:
-    """Examine torch, GPUs, ROS 2, the middleware and the model folders; exit 1 if one is broken."""
+    """Say what this machine can do and what is wrong; exit 1 when something is broken."""
     from caption_ros.doctor import examine, is_healthy
 
     progress = Console(stderr=True)
