@@ -8,10 +8,11 @@ ros2 launch caption_ros caption_node.launch.py image:=/camera/image_raw mask:=/s
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import LifecycleNode
+
+from launch import LaunchDescription
 
 PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
 # Launch arguments that set the parameter of the same name; left empty, the file decides.

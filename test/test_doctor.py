@@ -66,7 +66,8 @@ def test_a_missing_profile_is_a_problem(tmp_path):
 def test_a_small_segment_is_a_warning_with_both_sizes(tmp_path):
     path = write_profile(tmp_path / 'p.xml', '<segment_size>1048576</segment_size>')
     finding = profile_finding(path)
-    assert finding.level == 'warning' and '1024 KiB' in finding.text and '12150 KiB' in finding.text
+    assert finding.level == 'warning'
+    assert '1024 KiB' in finding.text and '12150 KiB' in finding.text
 
 
 def test_a_segment_without_a_size_has_the_default_of_fast_dds(tmp_path):
