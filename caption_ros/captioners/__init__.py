@@ -1,0 +1,183 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Known models, and how a name, a folder or a hub id becomes a captioner.
+
+A captioner's module is imported only when its model is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from caption_ros.captioner import Captioner
+from caption_ros.errors import CheckpointError
+
+_ENCODER_DECODER = 'caption_ros.captioners.encoder_decoder:EncoderDecoderCaptioner'
+_BLIP = 'caption_ros.captioners.blip:BlipCaptioner'
+FAMILIES = {'vision-encoder-decoder': _ENCODER_DECODER, 'blip': _BLIP}
+_PACKAGED = 'packaged:'
+_HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
+_TEXT_FILES = ['*.json', '*.txt', '*.model']
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        name: Short name.
+        family: Kind of model.
+        target: ``module:Class`` of its captioner.
+        checkpoint: Hub id, or ``packaged:`` and a folder inside the package.
+        licence: Licence of the weights.
+        focus_modes: Ways to look at a region, the one that auto takes first.
+        parameters: Number of weights.
+        notes: What it is good for.
+        aliases: Other names.
+    """
+
+    name: str
+    family: str
+    target: str
+    checkpoint: str
+    licence: str
+    focus_modes: tuple[str, ...]
+    parameters: int
+    notes: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def is_packaged(self) -> bool:
+        """True when the weights ship with this package."""
+        return self.checkpoint.startswith(_PACKAGED)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the weights in float32; half of it in bfloat16 and float16."""
+        return 4 * self.parameters
+
+
+_CARDS = (
+    ModelCard('tabletop', 'encoder-decoder', _ENCODER_DECODER, 'packaged:weights/tabletop',
+              'Apache-2.0', ('alpha',), 4_700_000,
+              'ships with the package; knows only its simulated tabletops'),
+    ModelCard('vit-gpt2', 'encoder-decoder', _ENCODER_DECODER,
+              'nlpconnect/vit-gpt2-image-captioning', 'Apache-2.0', ('crop', 'attention'),
+              239_195_904, 'photos; short plain sentences'),
+    ModelCard('blip', 'blip', _BLIP, 'Salesforce/blip-image-captioning-base', 'BSD-3-Clause',
+              ('crop', 'attention'), 247_414_076, 'photos; takes a prompt', ('blip-base',)),
+    ModelCard('blip-large', 'blip', _BLIP, 'Salesforce/blip-image-captioning-large',
+              'BSD-3-Clause', ('crop', 'attention'), 469_732_924,
+              'photos; longer sentences; takes a prompt'),
+)
+KNOWN = {card.name: card for card in _CARDS}
+_BY_NAME = {name: card for card in _CARDS for name in (card.name, *card.aliases)}
+
+
+def models_folder() -> Path:
+    """Return the folder that holds one subfolder for each model put there by hand."""
+    return Path(os.environ.get('CAPTION_ROS_MODELS') or '~/.cache/caption_ros').expanduser()
+
+
+def local_checkpoint(card: ModelCard) -> Path | None:
+    """Return where a known model lies on this machine, or None."""
+    if card.is_packaged:
+        folders = [Path(__file__).parent.parent / card.checkpoint.removeprefix(_PACKAGED)]
+    else:
+        folders = [models_folder() / name for name in (card.name, *card.aliases)]
+        folders += _cached(card.checkpoint)
+    return next((folder for folder in folders if (folder / 'config.json').is_file()), None)
+
+
+def load_captioner(name_or_path: str | Path, *, device: str = 'auto',
+                   dtype: str = 'auto') -> Captioner:
+    """Load a captioner.
+
+    Args:
+        name_or_path: A known name, a checkpoint folder, or a hub id ``owner/name``. Only a hub
+            id may reach for the net, and only when it is not in the local cache.
+        device: auto, rocm, cuda or cpu.
+        dtype: auto, bfloat16, float16 or float32.
+
+    Raises:
+        CheckpointError: If the model is unknown, not here, damaged or of another family.
+        OptionError: If device or dtype cannot be had on this machine.
+    """
+    from caption_ros.captioners.devices import resolve_device
+    from caption_ros.captioners.loading import read_config
+
+    name = os.fspath(name_or_path)
+    folder, target = _find(name)
+    if target is None:
+        model_type = read_config(folder).get('model_type')
+        if model_type not in FAMILIES:
+            raise CheckpointError(f'{folder / "config.json"} holds model_type {model_type!r}, '
+                                  f'wanted one of {", ".join(FAMILIES)}')
+        target = FAMILIES[model_type]
+    module, _, attribute = target.partition(':')
+    torch_device = resolve_device(device)
+    captioner: Captioner = getattr(import_module(module), attribute).load(
+        folder, name=name, device=torch_device, dtype=dtype)
+    return captioner
+
+
+def _find(name: str) -> tuple[Path, str | None]:
+    card = _BY_NAME.get(name)
+    if card is not None:
+        folder = local_checkpoint(card)
+        if folder is None:
+            raise CheckpointError(_how_to_get(name, card))
+        return folder, card.target
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path, None
+    if path.exists():
+        raise CheckpointError(f'model {name!r} is a file; wanted the folder that holds '
+                              'config.json and the weights')
+    if _HUB_ID.fullmatch(name):
+        return _snapshot(name), None
+    raise CheckpointError(f'model {name!r} is unknown; wanted one of {", ".join(_BY_NAME)}, a '
+                          'checkpoint folder or a hub id owner/name')
+
+
+def _how_to_get(name: str, card: ModelCard) -> str:
+    if card.is_packaged:
+        return (f'model {name!r} is not in this installation: its folder '
+                f'{card.checkpoint.removeprefix(_PACKAGED)} is missing; install the package anew')
+    folder = models_folder() / card.name
+    return (f'model {name!r} is not on this machine: download {card.checkpoint} on a machine '
+            f'with a network (hf download {card.checkpoint} --local-dir {folder}) and put it '
+            f'into {folder}, or into the Hugging Face cache')
+
+
+def _cached(hub_id: str) -> list[Path]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return [Path(snapshot_download(hub_id, local_files_only=True))]
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return []
+
+
+def _snapshot(hub_id: str) -> Path:
+    for folder in _cached(hub_id):
+        if any(folder.glob('*.safetensors')) or any(folder.glob('*.bin')):
+            return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=[*_TEXT_FILES, '*.safetensors']))
+        if not any(folder.glob('*.safetensors')):
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*_TEXT_FILES, '*.bin']))
+    except Exception as error:  # no network, no such repository, no right to read it, ...
+        reason = ' '.join(str(error).split())[:200]
+        raise CheckpointError(
+            f'model {hub_id!r} is neither a folder nor in the Hugging Face cache, and it cannot '
+            f'be downloaded ({reason}); download it on a machine with a network and pass the '
+            'folder') from error
+    return folder

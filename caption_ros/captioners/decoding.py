@@ -1,0 +1,85 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""From encoder states to tokens and scores, in one batch, with transformers' own search."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from caption_ros.captioner import CaptionOptions
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a decoder said.
+
+    Attributes:
+        tokens: Token ids of each caption, without start and end.
+        scores: Geometric mean of the token probabilities, the end included, 0..1.
+    """
+
+    tokens: list[list[int]]
+    scores: list[float]
+
+
+def search_config(config: Any, *, eos: int | list[int] | None, pad: int | None) -> Any:
+    """Return a checkpoint's generation config without its length and sampling.
+
+    The length is the caller's, and a checkpoint that samples would not say the same twice.
+    """
+    config = copy.deepcopy(config)
+    config.max_length = config.min_length = None
+    config.temperature = config.top_k = config.top_p = None
+    config.num_return_sequences = None
+    config.do_sample = False
+    config.eos_token_id = eos
+    first = eos[0] if isinstance(eos, list) else eos
+    config.pad_token_id = first if pad is None else pad
+    config.return_dict_in_generate = True
+    config.output_logits = True
+    config.output_scores = config.output_attentions = config.output_hidden_states = False
+    return config
+
+
+def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
+           options: CaptionOptions, max_positions: int) -> Decoded:
+    """Search for the caption of each row.
+
+    Args:
+        decoder: Text decoder with cross-attention, from transformers.
+        config: What search_config returned.
+        start: Start tokens, shape (batch, tokens), int64.
+        hidden: Encoder states, shape (batch, encoder tokens, width).
+        mask: Encoder tokens to look at, shape (batch, encoder tokens), int64; None is all.
+        options: Search and length.
+        max_positions: Tokens that the decoder can hold.
+    """
+    import torch
+
+    config = copy.copy(config)
+    config.num_beams = options.num_beams
+    config.max_new_tokens = max(1, min(options.max_new_tokens, max_positions - start.shape[1]))
+    if options.num_beams == 1:
+        config.early_stopping = False
+        config.length_penalty = None
+    inputs = {'encoder_hidden_states': hidden}
+    if mask is not None:
+        inputs['encoder_attention_mask'] = mask
+    out = decoder.generate(input_ids=start, attention_mask=torch.ones_like(start),
+                           generation_config=config, **inputs)
+    beams = out.beam_indices if options.num_beams > 1 else None
+    logits = tuple(step.float() for step in out.logits)
+    chances = decoder.compute_transition_scores(out.sequences, logits, beams,
+                                                normalize_logits=True).cpu()
+    rows = out.sequences[:, start.shape[1]:].cpu()
+    ends = config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    tokens, scores = [], []
+    for row, row_chances in zip(rows.tolist(), chances):
+        length = next((i for i, token in enumerate(row) if token in ends), len(row))
+        said = min(length + 1, len(row))  # the end token is said too
+        tokens.append(row[:length])
+        scores.append(float(row_chances[:said].double().mean().exp().clamp(0, 1)))
+    return Decoded(tokens, scores)

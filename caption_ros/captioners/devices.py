@@ -1,0 +1,94 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which device and which number type a model runs in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from caption_ros.errors import OptionError
+
+DEVICES = ('auto', 'rocm', 'cuda', 'cpu')
+DTYPES = ('auto', 'bfloat16', 'float16', 'float32')
+_LARGE = 50_000_000  # parameters; below that a CPU gains nothing from bfloat16
+
+
+def torch_build() -> str:
+    """Return what torch was built for: rocm, cuda or cpu."""
+    import torch
+
+    if torch.version.hip:
+        return 'rocm'
+    return 'cuda' if torch.version.cuda else 'cpu'
+
+
+def resolve_device(device: str) -> str:
+    """Turn auto, rocm, cuda, cpu, rocm:N or cuda:N into torch's name of a device.
+
+    torch calls an AMD GPU ``cuda`` too; only its build tells the two apart.
+
+    Raises:
+        OptionError: If this torch or this machine has no such device.
+    """
+    import torch
+
+    kind, _, index = str(device).partition(':')
+    if kind not in DEVICES or (index and (kind in ('auto', 'cpu') or not index.isdecimal())):
+        raise OptionError(f'device must be one of {", ".join(DEVICES)} (rocm:N and cuda:N name '
+                          f'one of several), got {device!r}')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == 'cpu' or (kind == 'auto' and not count):
+        return 'cpu'
+    build = torch_build()
+    if kind != 'auto' and kind != build:
+        raise OptionError(f'device {device!r} needs a {kind} build of torch, and torch '
+                          f'{torch.__version__} is a {build} build; use {build} or auto, or '
+                          f'install a {kind} build')
+    number = int(index or 0)
+    if number >= count:
+        raise OptionError(f'device {device!r} is not there: torch sees {count} GPU(s); '
+                          'use cpu or auto')
+    return f'cuda:{number}'
+
+
+def resolve_dtype(dtype: str, device: str, parameters: int) -> Any:
+    """Return the torch number type for a model's weights.
+
+    Args:
+        dtype: auto, bfloat16, float16 or float32.
+        device: torch's name of the device.
+        parameters: Number of the model's parameters.
+
+    Raises:
+        OptionError: If the type is unknown or the device cannot compute in it.
+    """
+    import torch
+
+    if dtype not in DTYPES:
+        raise OptionError(f'dtype must be one of {", ".join(DTYPES)}, got {dtype!r}')
+    on_cpu = device == 'cpu'
+    if dtype == 'auto':
+        if on_cpu:
+            fast = parameters >= _LARGE and cpu_has_bfloat16()
+            return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if _gpu_has_bfloat16(device) else torch.float16
+    if dtype == 'bfloat16' and not on_cpu and not _gpu_has_bfloat16(device):
+        raise OptionError(f"dtype 'bfloat16' is not supported by {device}; use float16 or auto")
+    return getattr(torch, dtype)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    import torch
+
+    # Private names, so a torch that drops them costs speed only.
+    tests = (getattr(torch.cpu, name, None)
+             for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
+    return any(test() for test in tests if test is not None)
+
+
+def _gpu_has_bfloat16(device: str) -> bool:
+    import torch
+
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,0 +1,132 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Captioners of the kind image encoder and language model, such as ViT with GPT-2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners.decoding import Decoded, decode, search_config
+from caption_ros.captioners.devices import resolve_dtype
+from caption_ros.captioners.loading import (
+    check_family,
+    load_model,
+    load_processor,
+    load_tokenizer,
+)
+from caption_ros.captioners.view import View
+from caption_ros.captioners.vision_text import VisionTextCaptioner
+from caption_ros.errors import CheckpointError, OptionError
+
+_MODEL_TYPE = 'vision-encoder-decoder'
+# Encoders whose tokens are row-major patches, with the number of tokens before them. An encoder
+# of another kind, such as Swin with its windows, is captioned by crop alone.
+_CLASS_TOKENS = {'vit': 1, 'deit': 2, 'beit': 1, 'clip_vision_model': 1, 'dinov2': 1,
+                 'siglip_vision_model': 0}
+
+
+class EncoderDecoderCaptioner(VisionTextCaptioner):
+    """A VisionEncoderDecoderModel; one with four input channels sees the mask as alpha."""
+
+    family = 'encoder-decoder'
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *,
+                 focus_modes: tuple[str, ...], device: str, grid: tuple[int, int],
+                 class_tokens: int) -> None:
+        """Take a loaded model over; see VisionTextCaptioner."""
+        super().__init__(name, model, view, focus_modes=focus_modes, device=device, grid=grid,
+                         class_tokens=class_tokens)
+        self._tokenizer = tokenizer
+        decoder = model.config.decoder
+        config = model.generation_config
+        eos = _first(config.eos_token_id, model.config, decoder, 'eos_token_id',
+                     tokenizer.eos_token_id)
+        pad = _first(config.pad_token_id, model.config, decoder, 'pad_token_id',
+                     tokenizer.pad_token_id)
+        start = _first(config.decoder_start_token_id, model.config, decoder,
+                       'decoder_start_token_id', None)
+        start = decoder.bos_token_id if start is None else start
+        if start is None or eos is None:
+            raise CheckpointError(f'model {name!r} names no start or end token; wanted '
+                                  'decoder_start_token_id and eos_token_id in config.json')
+        self._start = int(start)
+        self._search = search_config(config, eos=eos, pad=pad)
+        # generate() fills gaps from here: the decoder's own max_length among them.
+        model.decoder.generation_config = self._search
+        self._max_positions = int(getattr(decoder, 'max_position_embeddings', 512))
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> EncoderDecoderCaptioner:
+        """Load a checkpoint folder.
+
+        Raises:
+            CheckpointError: If it is damaged or of another family.
+            OptionError: If the device cannot compute in dtype.
+        """
+        from transformers import VisionEncoderDecoderModel
+
+        config = check_family(folder, _MODEL_TYPE)
+        encoder = config.get('encoder') or {}
+        channels = int(encoder.get('num_channels', 3))
+        if channels not in (3, 4):
+            raise CheckpointError(f'{folder / "config.json"} holds an encoder of {channels} '
+                                  'channels, wanted 3 (RGB) or 4 (RGB and alpha)')
+        view = View(load_processor(folder), _pair(encoder.get('image_size', 224)))
+        tokenizer = load_tokenizer(folder)
+        model = load_model(VisionEncoderDecoderModel, folder, resolve_dtype(
+            dtype, device, _weights_size(folder))).to(device)
+        kind = str(encoder.get('model_type'))
+        rows, cols = _pair(encoder.get('patch_size', 16))
+        focus_modes: tuple[str, ...] = ('crop',)
+        if channels == 4:
+            focus_modes = ('alpha',)
+        elif kind in _CLASS_TOKENS:
+            focus_modes = ('crop', 'attention')
+        return cls(name, model, tokenizer, view, focus_modes=focus_modes, device=device,
+                   grid=(view.size[0] // rows, view.size[1] // cols),
+                   class_tokens=_CLASS_TOKENS.get(kind, 0))
+
+    def _check_prompt(self, prompt: str) -> None:
+        if prompt:
+            raise OptionError(f'prompt {prompt!r} cannot be used: model {self.name!r} '
+                              f'({self.family}) takes no text; leave prompt empty')
+
+    def _encode(self, pixels: Any) -> Any:
+        model = self._model
+        hidden = model.encoder(pixel_values=pixels.to(self.device, model.dtype))[0]
+        if (model.encoder.config.hidden_size != model.decoder.config.hidden_size
+                and model.decoder.config.cross_attention_hidden_size is None):
+            hidden = model.enc_to_dec_proj(hidden)
+        return hidden
+
+    def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
+        import torch
+
+        start = torch.full((hidden.shape[0], 1), self._start, device=self.device)
+        return decode(self._model.decoder, self._search, start, hidden, mask, options,
+                      self._max_positions)
+
+    def _text(self, tokens: list[int], prompt: str) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def _weights_size(folder: Path) -> int:
+    """Return roughly the number of parameters, from the size of the files."""
+    return sum(path.stat().st_size for pattern in ('*.safetensors', 'pytorch_model*.bin')
+               for path in folder.glob(pattern)) // 4
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    if isinstance(size, (list, tuple)):
+        return int(size[0]), int(size[1])
+    return int(size), int(size)
+
+
+def _first(value: Any, config: Any, decoder: Any, name: str, last: Any) -> Any:
+    """Return the first that is set: generation config, config, decoder's config, last."""
+    for candidate in (value, getattr(config, name, None), getattr(decoder, name, None)):
+        if candidate is not None:
+            return candidate
+    return last

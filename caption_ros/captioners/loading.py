@@ -1,0 +1,156 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint folder to a model, its tokenizer and its image processor, strictly.
+
+Every error is one sentence with the file, what it holds and what was wanted. Nothing is looked
+up on the net here, and code that a checkpoint brings along is never run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from caption_ros.errors import CheckpointError
+
+_WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin',
+            'pytorch_model.bin.index.json')
+_TOKENIZERS = ('tokenizer.json', 'vocab.json', 'vocab.txt', 'tokenizer.model', 'spiece.model',
+               'sentencepiece.bpe.model')
+_PROCESSORS = ('preprocessor_config.json', 'processor_config.json')
+# Buffers of older releases and heads that are tied or that captioning never uses.
+_HARMLESS = re.compile(r'(^|\.)(position_ids|masked_bias|attn\.bias|crossattention\.bias)$'
+                       r'|(^|\.)pooler\.|(^|\.)lm_head\.weight$|cls\.predictions\.decoder\.'
+                       r'|^itm_head\.|_proj_itc')
+_NAMES_SHOWN = 4
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return what config.json of a checkpoint folder holds.
+
+    Raises:
+        CheckpointError: If there is none or it is not a JSON object.
+    """
+    path = folder / 'config.json'
+    if not path.is_file():
+        raise CheckpointError(f'{folder} holds no config.json, so it is no checkpoint; wanted a '
+                              'folder with config.json, weights, tokenizer and '
+                              'preprocessor_config.json')
+    try:
+        config = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f'{path} cannot be read as JSON: {_one_line(error)}') from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f'{path} holds a {type(config).__name__}, wanted a JSON object')
+    return config
+
+
+def check_family(folder: Path, model_type: str) -> dict[str, Any]:
+    """Return the config of a folder whose model_type must be the given one."""
+    config = read_config(folder)
+    if config.get('model_type') != model_type:
+        raise CheckpointError(f'{folder / "config.json"} holds model_type '
+                              f'{config.get("model_type")!r}, wanted {model_type!r}')
+    return config
+
+
+def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
+    """Load a model with every weight accounted for, in evaluation mode on the CPU.
+
+    Args:
+        model_class: Class of transformers with from_pretrained.
+        folder: Checkpoint folder.
+        dtype: torch number type.
+
+    Raises:
+        CheckpointError: If weights are missing, left over, of other shapes or damaged.
+    """
+    _check_file(folder, _WEIGHTS, 'weights')
+    with _quiet():
+        try:
+            model, info = model_class.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, trust_remote_code=False,
+                output_loading_info=True)
+        except Exception as error:  # safetensors, torch and transformers raise many types
+            name = next(name for name in _WEIGHTS if (folder / name).exists())
+            raise CheckpointError(f'{folder / name} cannot be loaded as '
+                                  f'{model_class.__name__}, it is damaged or of another model: '
+                                  f'{_one_line(error)}') from error
+    tied = {str(name) for name in getattr(model, 'all_tied_weights_keys', None) or ()}
+    for kind, said in (('missing_keys', 'lacks weights'), ('mismatched_keys',
+                       'holds weights of other shapes'), ('unexpected_keys',
+                       'holds weights that the model has no place for')):
+        names = sorted(str(key[0] if isinstance(key, tuple) else key)
+                       for key in info.get(kind, ()))
+        # Only what is left over may be any old buffer: what the model lacks is random.
+        names = [name for name in names if name not in tied and not _HARMLESS.search(name)]
+        if names:
+            more = f' and {len(names) - _NAMES_SHOWN} more' if len(names) > _NAMES_SHOWN else ''
+            raise CheckpointError(f'{folder} {said} for {model_class.__name__}: '
+                                  f'{", ".join(names[:_NAMES_SHOWN])}{more}')
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a checkpoint folder.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    _check_file(folder, _TOKENIZERS, 'tokenizer')
+    from transformers import AutoTokenizer
+
+    return _load_part(AutoTokenizer, folder, 'tokenizer')
+
+
+def load_processor(folder: Path) -> Any:
+    """Load the image processor of a checkpoint folder.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    _check_file(folder, _PROCESSORS, 'image processor')
+    from transformers import AutoImageProcessor
+
+    return _load_part(AutoImageProcessor, folder, 'image processor')
+
+
+def _load_part(loader: Any, folder: Path, what: str) -> Any:
+    with _quiet():
+        try:
+            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:
+            raise CheckpointError(f'{folder} holds a {what} that cannot be loaded: '
+                                  f'{_one_line(error)}') from error
+
+
+def _check_file(folder: Path, names: tuple[str, ...], what: str) -> None:
+    if not any((folder / name).is_file() for name in names):
+        raise CheckpointError(f'{folder} holds no {what}; wanted one of {", ".join(names)}')
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back transformers' loading report and bar: what matters becomes an error."""
+    from transformers.utils import logging as hf_logging
+
+    logger = logging.getLogger('transformers')
+    level, bars = logger.level, hf_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _one_line(error: BaseException) -> str:
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f'{text[:297]}...'

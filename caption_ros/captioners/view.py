@@ -1,0 +1,74 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What part of an image a model sees, and the same geometry for regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caption_ros.errors import CheckpointError
+from caption_ros.region import Box, Region
+
+
+@dataclass(frozen=True)
+class View:
+    """A checkpoint's image processor and the geometry that it applies.
+
+    Attributes:
+        processor: Image processor from transformers.
+        size: Height and width of what the encoder gets, in pixels.
+    """
+
+    processor: Any
+    size: tuple[int, int]
+
+    def pixels(self, rgb: npt.NDArray[np.uint8]) -> Any:
+        """Return the encoder's input for an image, shape (3, height, width), float32."""
+        batch = self.processor(images=np.ascontiguousarray(rgb), return_tensors='pt',
+                               input_data_format='channels_last')
+        pixels = batch['pixel_values'][0]
+        if tuple(pixels.shape) != (3, *self.size):
+            raise CheckpointError(f'the image processor makes {tuple(pixels.shape)} of an image, '
+                                  f'the encoder wants {(3, *self.size)}; '
+                                  'preprocessor_config.json and config.json do not fit')
+        return pixels
+
+    def seen(self, image_size: tuple[int, int]) -> Box:
+        """Return the box of an image that the model sees: all of it, or a centre crop."""
+        height, width = image_size
+        processor = self.processor
+        if not getattr(processor, 'do_center_crop', None):
+            return 0, 0, width, height
+        wanted = processor.size
+        edge = wanted.get('shortest_edge') if hasattr(wanted, 'get') else None
+        rows, cols = self.size
+        if edge and getattr(processor, 'do_resize', True):
+            scale = min(height, width) / edge
+            down = across = scale
+        else:  # stretched to a size before the crop
+            down, across = height / wanted['height'], width / wanted['width']
+        tall, wide = min(height, rows * down), min(width, cols * across)
+        top, left = (height - tall) / 2, (width - wide) / 2
+        return (int(np.floor(left)), int(np.floor(top)),
+                min(int(np.ceil(left + wide)), width), min(int(np.ceil(top + tall)), height))
+
+    def region(self, region: Region) -> Region:
+        """Return a region as it lies in what the model sees.
+
+        A region outside of a centre crop becomes the pixel of the crop nearest to it.
+        """
+        height, width = region.image_size
+        x0, y0, x1, y1 = self.seen(region.image_size)
+        if (x0, y0, x1, y1) == (0, 0, width, height):
+            return region
+        mask = region.full_mask()[y0:y1, x0:x1].copy()
+        if not mask.any():
+            left, top, right, bottom = region.box
+            mask[int(np.clip((top + bottom) // 2 - y0, 0, y1 - y0 - 1)),
+                 int(np.clip((left + right) // 2 - x0, 0, x1 - x0 - 1))] = True
+        return Region(region.label, (0, 0, x1 - x0, y1 - y0), mask,
+                      int(np.count_nonzero(mask)), (y1 - y0, x1 - x0))

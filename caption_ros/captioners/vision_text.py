@@ -1,0 +1,154 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What models with an image encoder and a text decoder have in common: the ways to look.
+
+alpha gives the encoder the mask as a fourth channel. attention encodes the image once and lets
+the decoder look at a region's patches only; the class token, which has seen the whole image, is
+kept out. crop shows the model each region with some context. The whole scene is always the
+plain image with every token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caption_ros.caption import Caption
+from caption_ros.captioner import CaptionOptions, check_focus
+from caption_ros.captioners.decoding import Decoded
+from caption_ros.captioners.view import View
+from caption_ros.errors import CaptionError, CaptionRosError
+from caption_ros.region import Region, crop, crop_box, normalise_alpha, patch_mask, resize_mask
+
+
+class VisionTextCaptioner:
+    """Base of captioners; a subclass encodes, decodes and says how its patches lie.
+
+    Attributes:
+        name: The name or path it was loaded by.
+        family: The kind of model.
+        focus_modes: Ways to look at a region, the one that auto takes first.
+        device: torch's name of the device.
+        dtype: Name of the number type of the weights.
+    """
+
+    family = ''
+
+    def __init__(self, name: str, model: Any, view: View, *, focus_modes: tuple[str, ...],
+                 device: str, grid: tuple[int, int], class_tokens: int) -> None:
+        """Take a loaded model over.
+
+        Args:
+            name: The name or path it was loaded by.
+            model: The model, on its device.
+            view: Image processor and its geometry.
+            focus_modes: Ways to look at a region.
+            device: torch's name of the device.
+            grid: Rows and columns of patches.
+            class_tokens: Encoder tokens before the patches.
+        """
+        self.name = name
+        self.focus_modes = focus_modes
+        self.device = device
+        self.dtype = str(model.dtype).removeprefix('torch.')
+        self._model = model
+        self._view = view
+        self._grid = grid
+        self._class_tokens = class_tokens
+
+    def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
+                options: CaptionOptions) -> list[Caption]:
+        """Caption each region of an image in one batch; see Captioner."""
+        focus = check_focus(self, options.focus)
+        self._check_prompt(options.prompt)
+        if self._model is None:
+            raise CaptionError(f'model {self.name!r} has been closed')
+        if not regions:
+            return []
+        import torch
+
+        try:
+            with torch.inference_mode():
+                decoded = self._look(rgb, regions, focus, options)
+        except CaptionRosError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
+            reason = ' '.join(str(error).split())[:300]
+            raise CaptionError(f'model {self.name!r} failed on {self.device}: {reason}') from error
+        captions = []
+        for region, tokens, score in zip(regions, decoded.tokens, decoded.scores):
+            text = self._text(tokens, options.prompt)
+            if not text:
+                raise CaptionError(f'model {self.name!r} gave an empty caption')
+            captions.append(Caption(text, score, 'none' if region is None else focus, region))
+        return captions
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._model = None
+        if self.device != 'cpu':
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
+              options: CaptionOptions) -> Decoded:
+        import torch
+
+        if focus == 'alpha':
+            return self._decode(self._encode(self._with_alpha(rgb, regions)), None, options)
+        if focus == 'crop':
+            images = [rgb if region is None else _cropped(rgb, region) for region in regions]
+            pixels = torch.stack([self._view.pixels(image) for image in images])
+            return self._decode(self._encode(pixels), None, options)
+        hidden = self._encode(self._view.pixels(rgb)[None])  # (1, tokens, width)
+        if any(region is not None for region in regions):
+            mask = torch.from_numpy(self._token_mask(regions)).to(self.device)
+        else:
+            mask = None
+        # repeat, not expand: GPT-2's Conv1D views its input, which an expanded one forbids.
+        return self._decode(hidden.repeat(len(regions), 1, 1), mask, options)
+
+    def _with_alpha(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
+        """Return pixels (regions, 4, H, W); the picture is prepared once for all."""
+        import torch
+
+        height, width = self._view.size
+        batch = torch.empty(len(regions), 4, height, width)
+        batch[:, :3] = self._view.pixels(rgb)
+        for row, region in zip(batch, regions):
+            if region is None:
+                cover = np.ones((height, width), np.float32)
+            else:
+                cover = resize_mask(self._view.region(region).full_mask(), (height, width))
+            row[3] = torch.from_numpy(normalise_alpha(cover))
+        return batch
+
+    def _token_mask(self, regions: Sequence[Region | None]) -> npt.NDArray[np.int64]:
+        """Return the encoder tokens that each caption may look at, (regions, tokens)."""
+        patches = self._grid[0] * self._grid[1]
+        mask = np.ones((len(regions), self._class_tokens + patches), np.int64)
+        for row, region in zip(mask, regions):
+            if region is not None:
+                row[:self._class_tokens] = 0
+                row[self._class_tokens:] = patch_mask(self._view.region(region), self._grid)
+        return mask
+
+    def _check_prompt(self, prompt: str) -> None:
+        raise NotImplementedError
+
+    def _encode(self, pixels: Any) -> Any:
+        raise NotImplementedError
+
+    def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
+        raise NotImplementedError
+
+    def _text(self, tokens: list[int], prompt: str) -> str:
+        raise NotImplementedError
+
+
+def _cropped(rgb: npt.NDArray[np.uint8], region: Region) -> npt.NDArray[np.uint8]:
+    return crop(rgb, rgb[..., 0], crop_box(region))[0]

@@ -1,0 +1,71 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Statuses to diagnostic messages, and what to do about images that do not arrive."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from caption_ros.errors import CaptionRosError
+from caption_ros.health import Status
+from caption_ros.resources import config_path
+
+PROFILE = 'fastdds.xml'
+LOST_SHARE = 0.01  # fewer lost frames than that are no reason to warn
+
+
+def diagnostics_msg(statuses: Iterable[Status], node_name: str, hardware_id: str, stamp: Time,
+                    ) -> DiagnosticArray:
+    """Make the message of the ``/diagnostics`` topic."""
+    message = DiagnosticArray()
+    message.header.stamp = stamp
+    message.status = [
+        DiagnosticStatus(
+            level=bytes([status.level]), name=f'{node_name}: {status.name}',
+            message=status.message, hardware_id=hardware_id,
+            values=[KeyValue(key=key, value=value) for key, value in status.values.items()])
+        for status in statuses
+    ]
+    return message
+
+
+def transport_hint(best_effort: bool) -> str:
+    """Say what helps when a publisher is there and its images do not arrive."""
+    try:
+        profile = str(config_path(PROFILE))
+    except CaptionRosError:
+        profile = f'config/{PROFILE} of caption_ros'
+    reliable = ' or let it offer reliable' if best_effort else ''
+    return ('large images get lost in the default transport of Fast DDS: set '
+            f'FASTDDS_DEFAULT_PROFILES_FILE={profile} for the process that publishes the images '
+            f'(setting it for this node changes nothing){reliable}')
+
+
+class RecentCounts:
+    """Remembers counts for a while, to tell what is new.
+
+    Args:
+        keep: Number of snapshots that count as recent.
+    """
+
+    def __init__(self, keep: int = 10) -> None:
+        self._snapshots: deque[dict[str, int]] = deque(maxlen=keep + 1)
+
+    def add(self, counts: dict[str, int]) -> dict[str, int]:
+        """Take a snapshot; return how much each count has risen since the oldest one kept."""
+        self._snapshots.append(dict(counts))
+        oldest = self._snapshots[0] if len(self._snapshots) > 1 else {}
+        return {name: count - oldest.get(name, 0) for name, count in counts.items()}
+
+    @property
+    def span(self) -> int:
+        """Number of intervals between the oldest snapshot and the newest."""
+        return max(len(self._snapshots) - 1, 1)
+
+    def clear(self) -> None:
+        """Forget all snapshots."""
+        self._snapshots.clear()

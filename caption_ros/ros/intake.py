@@ -1,0 +1,180 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""From messages as they come to frames for the worker: stamps checked, masks paired."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from std_msgs.msg import Header
+
+from caption_ros.health import Counters
+from caption_ros.mailbox import Mailbox
+from caption_ros.pairing import Pair, Pairer
+from caption_ros.ros.messages import stamp_to_ns
+from caption_ros.ros.parameters import NodeParameters
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image message, its mask if it has one, and when it came.
+
+    Attributes:
+        image: sensor_msgs/Image or CompressedImage.
+        mask: sensor_msgs/Image of labels, or None.
+        arrived_s: Arrival of the image by a steady clock, seconds.
+        session: Number of the activation that it belongs to.
+    """
+
+    image: Any
+    mask: Any
+    arrived_s: float
+    session: int
+
+    @property
+    def header(self) -> Header:
+        """Header of the image."""
+        return self.image.header
+
+
+class Intake:
+    """Pairs images with masks and leaves the newest frame in the mailbox.
+
+    Args:
+        mailbox: Where frames go.
+        counters: Where it counts.
+        warn: Takes a kind of problem and its text.
+    """
+
+    def __init__(self, mailbox: Mailbox[Frame], counters: Counters,
+                 warn: Callable[[str, str], None]) -> None:
+        self._mailbox = mailbox
+        self._counters = counters
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._parameters: NodeParameters | None = None
+        self._pairer = Pairer(0.0, 1.0)
+        self._session = 0
+        self._mask_publishers = 0
+        self._masks_expected_until_s = 0.0
+        self.newest: Frame | None = None
+        self.last_image_s: float | None = None
+
+    def start(self, parameters: NodeParameters, session: int) -> None:
+        """Take frames from now on."""
+        with self._lock:
+            self._session = session
+            self._mask_publishers = 0
+            self._masks_expected_until_s = 0.0
+            self.newest = self.last_image_s = None
+            self._apply(parameters)
+
+    def stop(self) -> None:
+        """Take no more frames and forget those that wait."""
+        with self._lock:
+            self._parameters = None
+            self._pairer.clear()
+            self.newest = None
+
+    def apply(self, parameters: NodeParameters) -> None:
+        """Use new parameters from the next message on."""
+        with self._lock:
+            if self._parameters is not None:
+                self._apply(parameters)
+
+    def _apply(self, new: NodeParameters) -> None:
+        old, self._parameters = self._parameters, new
+        if old is None or (old.mask_slop_s, old.mask_timeout_s) != (
+                new.mask_slop_s, new.mask_timeout_s):
+            self._pairer = Pairer(new.mask_slop_s, new.mask_timeout_s)
+
+    def masks_alive(self) -> bool:
+        """Tell whether masks may be expected: one came lately or its publisher is new."""
+        return time.monotonic() < self._masks_expected_until_s
+
+    def set_mask_publishers(self, count: int) -> None:
+        """Take note of how many publishers the mask topic has."""
+        with self._lock:
+            if count > self._mask_publishers:
+                self._expect_masks()
+            elif count == 0:
+                self._masks_expected_until_s = 0.0
+            self._mask_publishers = count
+
+    def on_image(self, message: Any) -> None:
+        """Take an image message."""
+        now_s = time.monotonic()
+        with self._lock:
+            if self._parameters is None:
+                return
+            self._counters.add('images received')
+            self.last_image_s = now_s
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            if stamp_ns == 0 and not self._parameters.accept_zero_stamp:
+                self._counters.add('images with stamp 0')
+                self._warn('zero stamp', 'image has stamp 0, wanted the time of exposure: dropped '
+                           '(set accept_zero_stamp to caption such images)')
+                return
+            frame = Frame(message, None, now_s, self._session)
+            if not self._wants_mask():
+                self._hand_on(frame)
+                return
+            self._expire(now_s)
+            pair = self._pairer.add_image(stamp_ns, frame, now_s, len(message.data))
+            self._hand_on_pair(pair)
+
+    def on_mask(self, message: Any) -> None:
+        """Take a mask message."""
+        now_s = time.monotonic()
+        with self._lock:
+            if self._parameters is None:
+                return
+            self._counters.add('masks received')
+            self._expect_masks()
+            self._expire(now_s)
+            pair = self._pairer.add_mask(stamp_to_ns(message.header.stamp), message, now_s)
+            self._hand_on_pair(pair)
+
+    def expire(self) -> None:
+        """Forget images and masks whose partner did not come in time."""
+        with self._lock:
+            if self._parameters is not None:
+                self._expire(time.monotonic())
+
+    def again(self, frame: Frame) -> None:
+        """Leave a frame for the worker once more, unless a newer one waits."""
+        with self._lock:
+            if self.newest is frame:
+                self._mailbox.put(frame)
+
+    def counts(self) -> dict[str, int]:
+        """Return the pairing counters."""
+        with self._lock:
+            return {'pairs': self._pairer.paired,
+                    'images without mask': self._pairer.images_without_mask,
+                    'masks without image': self._pairer.masks_without_image}
+
+    def _expect_masks(self) -> None:
+        if self._parameters is not None:
+            self._masks_expected_until_s = time.monotonic() + self._parameters.mask_timeout_s
+
+    def _wants_mask(self) -> bool:
+        describe = self._parameters.options.describe if self._parameters is not None else 'scene'
+        return describe == 'regions' or (describe != 'scene' and self.masks_alive())
+
+    def _expire(self, now_s: float) -> None:
+        self._pairer.expire(now_s)
+
+    def _hand_on_pair(self, pair: Pair | None) -> None:
+        if pair is not None:
+            image = pair.image
+            self._hand_on(Frame(image.image, pair.mask, image.arrived_s, image.session))
+
+    def _hand_on(self, frame: Frame) -> None:
+        self.newest = frame
+        if self._mailbox.put(frame):
+            self._counters.add('frames replaced by a newer one')

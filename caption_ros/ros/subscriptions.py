@@ -1,0 +1,92 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A subscription that asks for the reliability that the publishers offer.
+
+A best-effort subscription to a reliable publisher loses large images that a reliable one would
+get, and a reliable subscription to a best-effort publisher gets nothing; rosbag2 and
+``ros2 topic echo`` follow the publisher for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+_DEPTH = 10
+
+
+class FollowingSubscription:
+    """Subscribes best effort until all publishers of the topic offer reliable.
+
+    Args:
+        node: Node that subscribes.
+        message_type: Type of the messages.
+        topic: Topic name, remapped as usual.
+        callback: Takes each message.
+        on_lost: Takes the number of messages that the transport lost since the last call.
+        callback_group: Group of the callback.
+    """
+
+    def __init__(self, node: Node, message_type: Any, topic: str,
+                 callback: Callable[[Any], None], on_lost: Callable[[int], None],
+                 callback_group: CallbackGroup | None = None) -> None:
+        self._node = node
+        self._message_type = message_type
+        self._callback = callback
+        self._on_lost = on_lost
+        self._group = callback_group
+        self._topic = topic
+        self._subscription: Any = None
+        self.topic = node.resolve_topic_name(topic)
+        self.reliable = False
+        self.publishers = 0
+        self.best_effort_publishers = 0
+        self.follow()
+
+    def follow(self) -> None:
+        """Look at the publishers and subscribe anew when they call for it."""
+        offers = [info.qos_profile.reliability
+                  for info in self._node.get_publishers_info_by_topic(self.topic)]
+        self.publishers = len(offers)
+        self.best_effort_publishers = sum(offer != ReliabilityPolicy.RELIABLE for offer in offers)
+        wanted = bool(offers) and not self.best_effort_publishers
+        if self._subscription is None or (offers and wanted != self.reliable):
+            self.close()
+            self.reliable = wanted
+            self._subscription = self._subscribe()
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _subscribe(self) -> Any:
+        qos = QoSProfile(depth=_DEPTH, reliability=(
+            ReliabilityPolicy.RELIABLE if self.reliable else ReliabilityPolicy.BEST_EFFORT))
+        try:
+            return self._node.create_subscription(
+                self._message_type, self._topic, self._callback, qos,
+                callback_group=self._group,
+                event_callbacks=SubscriptionEventCallbacks(
+                    message_lost=lambda event: self._on_lost(event.total_count_change)))
+        except UnsupportedEventTypeError:  # of a middleware that does not count losses
+            return self._node.create_subscription(
+                self._message_type, self._topic, self._callback, qos, callback_group=self._group)
+
+
+def compressed_topic(node: Node, base: str = 'image') -> str:
+    """Return the compressed topic of an image topic.
+
+    It follows a remapping of the image topic, as with image_transport, unless it is remapped
+    itself.
+    """
+    name = f'{base}/compressed'
+    if node.resolve_topic_name(name) != node.resolve_topic_name(name, only_expand=True):
+        return name
+    return f'{node.resolve_topic_name(base)}/compressed'

@@ -1,0 +1,108 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that converts, captions and hands over; never a subscription callback."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from caption_ros.caption import Caption
+from caption_ros.captioner import Captioner, CaptionOptions
+from caption_ros.errors import ImageFormatError, RegionError
+from caption_ros.mailbox import Mailbox
+from caption_ros.pipeline import caption_frame
+from caption_ros.ros.intake import Frame
+from caption_ros.ros.messages import image_from_msg, labels_from_msg
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one frame.
+
+    Attributes:
+        frame: The frame.
+        options: The options that it was captioned with.
+        captions: Its captions; empty when it failed.
+        latency_s: From taking the frame to its captions, seconds.
+        error: Why there are no captions, or None.
+        scaled_mask: Text about a mask of another size than the image, or empty.
+    """
+
+    frame: Frame
+    options: CaptionOptions
+    captions: tuple[Caption, ...]
+    latency_s: float
+    error: Exception | None = None
+    scaled_mask: str = ''
+
+    @property
+    def bad_frame(self) -> bool:
+        """True when the frame was at fault and not the model."""
+        return isinstance(self.error, ImageFormatError | RegionError)
+
+
+class CaptionWorker:
+    """Captions the frames of a mailbox on its own thread.
+
+    Args:
+        captioner: The model; used on this thread only.
+        mailbox: Where frames come from; closed by ``close``.
+        options: Returns the options for the next frame.
+        max_rate_hz: Returns the most frames per second; 0 is no limit.
+        deliver: Takes each outcome, on this thread.
+    """
+
+    def __init__(self, captioner: Captioner, mailbox: Mailbox[Frame],
+                 options: Callable[[], CaptionOptions], max_rate_hz: Callable[[], float],
+                 deliver: Callable[[Outcome], None]) -> None:
+        self._captioner = captioner
+        self._mailbox = mailbox
+        self._options = options
+        self._max_rate_hz = max_rate_hz
+        self._deliver = deliver
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='captioner', daemon=True)
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """Take the next frame now whatever max_rate_hz says."""
+        self._hurry.set()
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Stop after the frame in work; return False when that takes longer than the timeout."""
+        self._mailbox.close()
+        self._hurry.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        started_s = -1e9
+        while not self._mailbox.is_closed:
+            rate_hz = self._max_rate_hz()
+            if rate_hz > 0:
+                # Before the frame is taken, so that a newer one can still replace it.
+                self._hurry.wait(max(started_s + 1 / rate_hz - time.monotonic(), 0))
+            frame = self._mailbox.take()
+            self._hurry.clear()
+            if frame is not None:
+                started_s = time.monotonic()
+                self._deliver(self._caption(frame, started_s))
+
+    def _caption(self, frame: Frame, started_s: float) -> Outcome:
+        options = self._options()
+        scaled = ''
+        try:
+            rgb = image_from_msg(frame.image)
+            labels = None
+            if frame.mask is not None and options.describe != 'scene':
+                labels = labels_from_msg(frame.mask)
+                if labels.shape != rgb.shape[:2]:
+                    scaled = (f'mask is {labels.shape[1]}x{labels.shape[0]}, wanted the size of '
+                              f'its image, {rgb.shape[1]}x{rgb.shape[0]}: scaled')
+            captions = tuple(caption_frame(rgb, labels, self._captioner, options))
+            return Outcome(frame, options, captions, time.monotonic() - started_s, None, scaled)
+        except Exception as error:  # whatever a model raises, the node lives on
+            return Outcome(frame, options, (), time.monotonic() - started_s, error, scaled)
