@@ -1,0 +1,95 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``caption-ros image``: caption picture files."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from caption_ros.errors import CaptionError, ImageFormatError, OptionError
+
+if TYPE_CHECKING:
+    from caption_ros.caption import Caption
+    from caption_ros.captioner import Captioner, CaptionOptions
+
+_TABLETOP_NOTE = ('note: tabletop knows only its simulated tabletops; for photographs choose '
+                  '--model vit-gpt2 or blip')
+
+
+def _captions(path: Path, masks: Sequence[Path], box: tuple[int, int, int, int] | None,
+              captioner: Captioner, options: CaptionOptions) -> list[Caption]:
+    from caption_ros.picture import read_labels, read_picture
+    from caption_ros.pipeline import caption_frame, caption_regions
+    from caption_ros.region import region_from_box
+
+    rgb = read_picture(path)
+    if box is not None:
+        region = region_from_box(box, (rgb.shape[0], rgb.shape[1]))
+        targets = [None, region] if options.describe == 'both' else [region]
+        return caption_regions(rgb, targets, captioner, options)
+    if not masks:
+        return caption_frame(rgb, None, captioner, options)
+    return [caption for mask in masks
+            for caption in caption_frame(rgb, read_labels(mask), captioner, options)]
+
+
+def _line(caption: Caption) -> str:
+    where = ''
+    if caption.region is not None:
+        label = '' if caption.region.label is None else f' {caption.region.label}'
+        where = f'region{label} {list(caption.region.box)}: '
+    return f'{where}{caption.text} ({caption.score:.2f})'
+
+
+def image(
+    files: list[Path] = typer.Argument(help='Picture files.'),
+    mask: list[Path] = typer.Option([], help='Mask or label image; may be repeated, each goes '
+                                    'with every picture.'),
+    box: tuple[int, int, int, int] = typer.Option(
+        None, metavar='X0 Y0 X1 Y1', help='A region as a box in pixels, end exclusive.'),
+    model: str = typer.Option('tabletop', help='Model name, path or hub id.'),
+    focus: str = typer.Option('auto', help='auto, alpha, attention or crop.'),
+    describe: str = typer.Option('auto', help='auto, scene, regions or both.'),
+    device: str = typer.Option('auto', help='auto, rocm, cuda or cpu.'),
+    dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
+    num_beams: int = typer.Option(1, help='Beams; 1 is greedy.'),
+    max_new_tokens: int = typer.Option(48, help='Longest caption in tokens.'),
+    prompt: str = typer.Option('', help='Prefix for models that take one.'),
+    json: bool = typer.Option(False, '--json', help='Print one JSON object a picture.'),
+) -> None:
+    """Caption pictures: the whole of them, or the regions of masks or a box."""
+    from caption_ros.captioner import CaptionOptions, check_focus
+    from caption_ros.captioners import load_captioner
+
+    if mask and box:
+        raise OptionError('--mask and --box were both given; choose one')
+    options = CaptionOptions(focus=focus, describe=describe, num_beams=num_beams,
+                             max_new_tokens=max_new_tokens, prompt=prompt)
+    captioner = load_captioner(model, device=device, dtype=dtype)
+    check_focus(captioner, focus)
+    if model == 'tabletop' and not json:
+        typer.echo(_TABLETOP_NOTE, err=True)
+    failed = []
+    for path in files:
+        try:
+            captions = _captions(path, mask, box, captioner, options)
+        except (CaptionError, ImageFormatError) as error:
+            if len(files) == 1:
+                raise
+            failed.append(path)
+            typer.echo(f'caption-ros: {path}: {error}', err=True)
+            continue
+        if json:
+            typer.echo(json_module.dumps(
+                {'file': str(path), 'model': captioner.name,
+                 'captions': [caption.to_dict() for caption in captions]}, ensure_ascii=False))
+        for caption in captions if not json else ():
+            typer.echo(f'{path}: {_line(caption)}')
+    if failed:
+        typer.echo(f'caption-ros: {len(failed)} of {len(files)} pictures failed', err=True)
+        raise typer.Exit(1)
