@@ -85,7 +85,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=self._lifecycle_group)
         self._load_captioner = load_captioner
         self._refused = declare(self, NODE_PARAMETERS)
-        self._parameters = self._read_parameters()
+        self._settings = self._read_parameters()
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.add_post_set_parameters_callback(self._on_parameters_set)
 
@@ -160,8 +160,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._lock:
             for change in changes:
                 self._refused.pop(change.name, None)
-            self._parameters = self._read_parameters()
-            self._intake.apply(self._parameters)
+            self._settings = self._read_parameters()
+            self._intake.apply(self._settings)
             if self._state == 'active':
                 self._subscribe()
 
@@ -179,7 +179,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._state = 'configuring'
             self._model_problem = ''
             refused = '; '.join(self._refused.values())
-            parameters = self._parameters
+            parameters = self._settings
         try:
             if refused:
                 raise OptionError(refused)
@@ -198,8 +198,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._failures_in_a_row = 0
             self._outcome = None
             self._worker = CaptionWorker(
-                captioner, self._mailbox, lambda: self._parameters.options,
-                lambda: self._parameters.max_rate_hz, self._on_outcome)
+                captioner, self._mailbox, lambda: self._settings.options,
+                lambda: self._settings.max_rate_hz, self._on_outcome)
             self._state = 'inactive'
         self.get_logger().info(f'loaded {captioner.name} on {captioner.device}, '
                                f'{captioner.dtype}')
@@ -226,7 +226,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._recent.clear()
             self._outcome = None
             self._input_trouble = Trouble()
-            self._intake.start(self._parameters, self._session)
+            self._intake.start(self._settings, self._session)
             self._subscribe()
         return result
 
@@ -292,14 +292,14 @@ class CaptionNode(LifecycleNodeMixin, Node):
     def _subscribe(self) -> None:
         """Subscribe to what the parameters ask for."""
         if self._images is None:
-            compressed = self._parameters.image_transport == 'compressed'
+            compressed = self._settings.image_transport == 'compressed'
             self._images = FollowingSubscription(
                 self, CompressedImage if compressed else Image,
                 compressed_topic(self) if compressed else 'image',
                 lambda message: self._intake.on_image(message),
                 lambda count: self._counters.add('images lost in transport', count),
                 self._io_group)
-        wants_masks = self._parameters.options.describe != 'scene'
+        wants_masks = self._settings.options.describe != 'scene'
         if wants_masks and self._masks is None:
             self._masks = FollowingSubscription(
                 self, Image, 'mask', lambda message: self._intake.on_mask(message),
@@ -380,7 +380,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 return False, f'no frame yet: {self._input_status(time.monotonic()).message}'
             before = self._outcome
             if before is not None and before.frame is wanted:
-                if before.options == self._parameters.options:
+                if before.options == self._settings.options:
                     return _answer(before)
                 self._intake.again(wanted)  # its captions are those of older options
             self._worker.hurry()
@@ -420,7 +420,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         details = {} if captioner is None else {
             'family': captioner.family, 'device': captioner.device, 'dtype': captioner.dtype,
             'focus modes': ', '.join(captioner.focus_modes)}
-        return model_status(self._state, self._parameters.model, details, self._model_problem)
+        return model_status(self._state, self._settings.model, details, self._model_problem)
 
     def _input_status(self, now_s: float, sample: bool = False) -> Status:
         counts = self._counters.all()
@@ -446,7 +446,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         return input_status(
             active=self._state == 'active', topic=images.topic if images is not None else '',
             publishers=images.publishers if images is not None else 0,
-            since_image_s=since_image_s, stale_after_s=self._parameters.stale_after_s,
+            since_image_s=since_image_s, stale_after_s=self._settings.stale_after_s,
             lost=lost if lost > LOST_SHARE * (lost + arrived) else 0,
             transport_hint=transport_hint(best_effort), trouble=self._input_trouble,
             now_s=now_s, values=values)
