@@ -114,7 +114,8 @@ def input_status(
         return Status('input', Level.WARN if since_image_s is None else Level.STALE,
                       f'no publisher on {topic}; start the camera or remap the topic', values)
     if since_image_s is None or since_image_s > stale_after_s:
-        silence = 'no image yet' if since_image_s is None else f'no image for {since_image_s:.1f} s'
+        silence = ('no image yet' if since_image_s is None
+                   else f'no image for {since_image_s:.1f} s')
         hint = f'; {transport_hint}' if transport_hint else ''
         return Status('input', Level.STALE, f'{silence} on {topic} from {publishers} '
                       f'publisher(s){hint}', values)

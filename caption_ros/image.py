@@ -28,12 +28,19 @@ Rgb = npt.NDArray[np.uint8]
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 100_000_000
 
-# Encoding to (what the 8-bit picture is called, channels, bytes per channel).
+# Unnamed channels are taken as cv_bridge takes them.
 _ALIASES = {'8UC1': 'mono8', '8UC3': 'bgr8', '8UC4': 'bgra8',
             '16UC1': 'mono16', '16UC3': 'bgr16', '16UC4': 'bgra16',
             'yuv422': 'uyvy', 'yuv422_yuy2': 'yuyv'}
 _CHANNELS = {'mono': 1, 'rgb': 3, 'bgr': 3, 'rgba': 4, 'bgra': 4, 'bayer_rggb': 1,
-             'bayer_bggr': 1, 'bayer_gbrg': 1, 'bayer_grbg': 1, 'uyvy': 2, 'yuyv': 2}
+             'bayer_bggr': 1, 'bayer_gbrg': 1, 'bayer_grbg': 1}
+# Encoding to what the 8-bit picture is called, channels, bytes per channel.
+_PICTURES = {
+    **{base + '8': (base + '8', channels, 1) for base, channels in _CHANNELS.items()},
+    **{base + '16': (base + '8', channels, 2) for base, channels in _CHANNELS.items()},
+    'uyvy': ('uyvy', 2, 1), 'yuyv': ('yuyv', 2, 1),
+    'nv12': ('nv12', 1, 1), 'nv21': ('nv21', 1, 1), 'nv24': ('nv24', 1, 1),
+}
 # Encoding to rows of data per image row: chroma lies below the brightness.
 _PLANAR = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3.0}
 # Encoding of a label image to numpy type.
@@ -54,8 +61,8 @@ def check_size(height: int, width: int) -> None:
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX
             and height * width <= MAX_PIXELS):
         raise ImageFormatError(
-            f'image size {width}x{height} is out of range; wanted 1 to {MAX_SIDE_PX} pixels a '
-            f'side and at most {MAX_PIXELS // 1_000_000} million in all')
+            f'image size {width}x{height} is out of range, wanted 1 to {MAX_SIDE_PX} pixels a '
+            f'side and at most {MAX_PIXELS // 1_000_000} million in all; correct the publisher')
 
 
 def _plane(data: Buffer, height: int, width: int, step: int, itemsize: int, channels: int,
@@ -66,13 +73,14 @@ def _plane(data: Buffer, height: int, width: int, step: int, itemsize: int, chan
     row_bytes = width * channels * itemsize
     have = memoryview(data).nbytes
     if step < row_bytes:
-        raise ImageFormatError(f'step {step} is too small for {width} pixels of {encoding}; '
-                               f'wanted {row_bytes} bytes or more')
+        raise ImageFormatError(f'step {step} is too small for {width} pixels of {encoding}, '
+                               f'wanted {row_bytes} or more; correct step or encoding in the '
+                               'publisher')
     # The last row may come without its padding: nothing is missing then.
     if not step * lines - (step - row_bytes) <= have <= step * lines:
         raise ImageFormatError(
-            f'{have} bytes of data do not match the header: {width}x{height} {encoding} with '
-            f'step {step} has {step * lines}')
+            f'{have} bytes of data do not match the header, wanted {step * lines} for '
+            f'{width}x{height} {encoding} with step {step}; correct the publisher')
     flat = np.frombuffer(data, np.uint8)
     if step == row_bytes:
         packed = flat.reshape(lines, row_bytes)
@@ -86,19 +94,16 @@ def _plane(data: Buffer, height: int, width: int, step: int, itemsize: int, chan
 
 def _split(encoding: str) -> tuple[str, int, int]:
     """Return the 8-bit name, channels and bytes per channel of an encoding that is a picture."""
-    name = _ALIASES.get(encoding, encoding)
-    if name in _PLANAR:
-        return name, 1, 1
-    for bits, itemsize in (('16', 2), ('8', 1), ('', 1)):
-        base = name[:len(name) - len(bits)]
-        if name.endswith(bits) and base in _CHANNELS and (bits or base in ('uyvy', 'yuyv')):
-            return base + ('8' if bits else ''), _CHANNELS[base], itemsize
+    found = _PICTURES.get(_ALIASES.get(encoding, encoding))
+    if found is not None:
+        return found
     if _DEPTH.fullmatch(encoding):
         raise ImageFormatError(f"encoding '{encoding}' is depth or measurement, not a picture; "
                                'subscribe to the colour image')
     raise ImageFormatError(
-        f"encoding '{encoding}' is not a picture; wanted mono, rgb, bgr, rgba, bgra or bayer "
-        'with 8 or 16 bits, 8UC1, 8UC3, 8UC4, 16UC1, yuv422, yuv422_yuy2, nv12, nv21 or nv24')
+        f"encoding '{encoding}' is not a picture, wanted mono8, rgb8, bgr8, rgba8, bgra8, "
+        'bayer_rggb8 and so on, the same with 16, 8UC1, 8UC3, 8UC4, 16UC1, yuv422, yuv422_yuy2, '
+        'nv12, nv21 or nv24; subscribe to a colour image or convert it first')
 
 
 def rgb_from_raw(
@@ -124,6 +129,10 @@ def rgb_from_raw(
         ImageFormatError: If size and data do not match or the encoding is not a picture.
     """
     name, channels, itemsize = _split(encoding)
+    if name in _PLANAR and step * height == memoryview(data).nbytes and (
+            step == width * _PLANAR[name]):
+        # As the message text has it: data of step * height bytes. Most drivers do the other.
+        step = width
     plane = _plane(data, height, width, step, itemsize, channels, bool(is_bigendian), encoding,
                    _PLANAR.get(name, 1.0))
     if itemsize == 2:
@@ -131,9 +140,11 @@ def rgb_from_raw(
     if name == 'rgb8':
         return plane.reshape(height, width, 3)
     if name in ('uyvy', 'yuyv') and width % 2:
-        raise ImageFormatError(f'{encoding} needs an even width, got {width}')
+        raise ImageFormatError(f'{encoding} with width {width} shares colour between pixels, '
+                               'wanted an even width; crop the image in the driver')
     if name in _PLANAR and (width % 2 or height % 2):
-        raise ImageFormatError(f'{encoding} needs even sides, got {width}x{height}')
+        raise ImageFormatError(f'{encoding} of {width}x{height} shares colour between pixels, '
+                               'wanted even sides; crop the image in the driver')
     if name == 'nv24':  # full chroma: keep every second sample, which makes it nv12
         chroma = plane[height:].reshape(height, width, 2)[::2, ::2].reshape(height // 2, width)
         plane, name = np.vstack([plane[:height], chroma]), 'nv12'
@@ -174,7 +185,7 @@ def available_backends() -> tuple[str, ...]:
 
 def _message(plane: npt.NDArray[Any], name: str, height: int, width: int) -> SimpleNamespace:
     return SimpleNamespace(height=height, width=width, step=plane.shape[1], encoding=name,
-                           is_bigendian=int(sys.byteorder == 'big'), data=plane.tobytes())
+                           is_bigendian=int(sys.byteorder == 'big'), data=plane)
 
 
 def _by_cv_bridge(plane: npt.NDArray[Any], name: str, height: int, width: int) -> Rgb:
@@ -188,7 +199,8 @@ def _by_rosbags(plane: npt.NDArray[Any], name: str, height: int, width: int) -> 
         pixels = plane
     else:
         pixels = plane.reshape(height, width, -1)
-    return np.asarray(convert_color(pixels, name, 'rgb8')).reshape(height, width, 3)
+    rgb = np.asarray(convert_color(pixels, name, 'rgb8'), np.uint8)
+    return rgb.reshape(height, width, 3)
 
 
 def labels_from_raw(
@@ -204,8 +216,8 @@ def labels_from_raw(
         ImageFormatError: If size and data do not match or the encoding holds no labels.
     """
     if encoding not in _LABELS:
-        raise ImageFormatError(f"mask encoding '{encoding}' holds no labels; wanted one of "
-                               f"{', '.join(_LABELS)}")
+        raise ImageFormatError(f"mask encoding '{encoding}' holds no labels, wanted one of "
+                               f"{', '.join(_LABELS)}; remap mask to a label image")
     kind = np.dtype(_LABELS[encoding])
     plane = _plane(data, height, width, step, kind.itemsize, 1, bool(is_bigendian), encoding)
     return np.asarray(plane.view(kind.newbyteorder('=')))
@@ -219,11 +231,14 @@ def _open(data: Buffer, what: str) -> Any:
         hint = ''
         if raw[12:16] == b'\x89PNG' or raw[12:14] == b'\xff\xd8':
             hint = ' (it looks like compressedDepth, which is no picture: use the colour topic)'
-        raise ImageFormatError(f'{what} of {len(raw)} bytes is neither JPEG nor PNG{hint}')
+        raise ImageFormatError(f'{what} of {len(raw)} bytes is neither JPEG nor PNG{hint}; '
+                               'set the publisher to one of these')
     try:
         picture = Image.open(io.BytesIO(raw), formats=('JPEG', 'PNG'))
     except Image.DecompressionBombError as error:
-        raise ImageFormatError(f'{what} is refused: {error}') from error
+        raise ImageFormatError(f'{what} of {len(raw)} bytes claims a size out of range, wanted at '
+                               f'most {MAX_PIXELS // 1_000_000} million pixels; correct the '
+                               'publisher') from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageFormatError(f'{what} of {len(raw)} bytes is broken: {error}') from error
     check_size(picture.height, picture.width)
@@ -276,8 +291,15 @@ def labels_from_compressed(data: Buffer) -> npt.NDArray[np.integer]:
     """
     picture = _open(data, 'compressed mask')
     if picture.format != 'PNG':
-        raise ImageFormatError('compressed mask is a JPEG, which changes label values; send PNG')
+        raise ImageFormatError('compressed mask is a JPEG, which changes label values, '
+                               'wanted PNG; set the publisher to png')
     if picture.mode not in ('1', 'L', 'P') and not picture.mode.startswith('I'):
-        raise ImageFormatError(f'compressed mask has mode {picture.mode}, wanted one channel')
+        raise ImageFormatError(f'compressed mask has colour mode {picture.mode}, wanted one '
+                               'channel of labels; convert it to grey first')
     labels = _decode(picture, 'compressed mask')
-    return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels
+    if labels.dtype == np.bool_:
+        return labels.astype(np.uint8)
+    bits, colour_type = bytes(memoryview(data).cast('B')[24:26])
+    if colour_type == 0 and bits < 8:  # the decoder stretches 2 and 4 bits of grey to 0..255
+        labels = labels // (255 // (2 ** bits - 1))
+    return labels

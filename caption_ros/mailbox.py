@@ -22,6 +22,8 @@ class Mailbox(Generic[Item]):
     def put(self, item: Item) -> bool:
         """Leave an item; return True when it replaced one that nobody had read."""
         with self._changed:
+            if self._closed:
+                return False
             replaced = self._item is not None
             self.dropped += replaced
             self._item = item

@@ -37,8 +37,10 @@ class Pairer:
         slop_s: Largest difference of stamps that still makes a pair, 0 or more; equal stamps
             go first. Stamps of 0 say nothing, so they pair with each other only.
         timeout_s: How long an image or mask waits, by a steady clock.
-        max_images: Most images that wait.
-        max_bytes: Most bytes that waiting images hold.
+        max_images: Most images that wait, and most masks.
+        max_bytes: Most bytes that waiting images hold, and waiting masks; the newest stays.
+
+    Who wants the images that no mask came for calls expire() before adding.
     """
 
     def __init__(self, slop_s: float, timeout_s: float, max_images: int = 120,
@@ -61,24 +63,18 @@ class Pairer:
             self.paired += 1
             return Pair(stamp_ns, item, mask.item)
         self._images.append(_Waiting(stamp_ns, item, now_s, nbytes))
-        total = sum(waiting.nbytes for waiting in self._images)
-        while len(self._images) > self._max_images or (
-                total > self._max_bytes and len(self._images) > 1):
-            total -= self._images.pop(0).nbytes
-            self.images_without_mask += 1
+        self.images_without_mask += self._shorten(self._images)
         return None
 
-    def add_mask(self, stamp_ns: int, item: Any, now_s: float) -> Pair | None:
+    def add_mask(self, stamp_ns: int, item: Any, now_s: float, nbytes: int = 0) -> Pair | None:
         """Add a mask; return a pair when its image is still here."""
         self.expire(now_s)
         image = self._take(self._images, stamp_ns)
         if image is not None:
             self.paired += 1
             return Pair(image.stamp_ns, image.item, item)
-        self._masks.append(_Waiting(stamp_ns, item, now_s, 0))
-        if len(self._masks) > self._max_images:
-            self._masks.pop(0)
-            self.masks_without_image += 1
+        self._masks.append(_Waiting(stamp_ns, item, now_s, nbytes))
+        self.masks_without_image += self._shorten(self._masks)
         return None
 
     def expire(self, now_s: float) -> list[Any]:
@@ -96,6 +92,17 @@ class Pairer:
         """Forget everything that waits, uncounted."""
         self._images.clear()
         self._masks.clear()
+
+    def _shorten(self, waiting: list[_Waiting]) -> int:
+        """Drop the oldest until count and bytes are within bounds; return how many."""
+        total = sum(one.nbytes for one in waiting)
+        drop = 0
+        while len(waiting) - drop > self._max_images or (
+                total > self._max_bytes and len(waiting) - drop > 1):
+            total -= waiting[drop].nbytes
+            drop += 1
+        del waiting[:drop]
+        return drop
 
     def _take(self, waiting: list[_Waiting], stamp_ns: int) -> _Waiting | None:
         """Remove and return the best partner: nearest stamp, newest arrival among equals."""

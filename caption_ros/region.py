@@ -19,6 +19,7 @@ from caption_ros.errors import RegionError
 
 Box = tuple[int, int, int, int]
 _MANY_LABELS = 1 << 16
+_EXACT_IN_FLOAT32 = 1 << 24
 _PATCH_SHARE = 0.25  # of a patch's area: less than that is edge, not region
 
 
@@ -48,16 +49,20 @@ class Region:
         return full
 
 
-def _present(labels: npt.NDArray[np.integer]) -> list[int]:
-    """Return the values other than 0 that occur, ascending."""
-    low, high = int(labels.min()), int(labels.max())
-    if 0 <= low and high < _MANY_LABELS:
-        # OpenCV counts 8 and 16 bit three times faster than bincount, which widens to 64 bit.
-        narrow = labels.astype(np.uint8 if high < 256 else np.uint16, copy=False)
-        bins = 256 if high < 256 else _MANY_LABELS
-        counts = cv2.calcHist([np.ascontiguousarray(narrow)], [0], None, [bins], [0, bins])
-        return [int(value) for value in np.flatnonzero(counts) if value]
-    return [int(value) for value in np.unique(labels) if value]
+def _areas(labels: npt.NDArray[np.integer]) -> dict[int, int]:
+    """Return the number of pixels of each value other than 0, by ascending value."""
+    low, high = min(int(labels.min()), 0), int(labels.max())
+    if high - low >= _MANY_LABELS:
+        values, counts = np.unique(labels, return_counts=True)
+        return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v}
+    if low < 0:
+        labels = labels.astype(np.int64) - low
+    bins = 256 if high - low < 256 else _MANY_LABELS
+    narrow = np.ascontiguousarray(labels, np.uint8 if bins == 256 else np.uint16)
+    # OpenCV counts three times faster than bincount, which widens to 64 bit, but in float32.
+    counts = (cv2.calcHist([narrow], [0], None, [bins], [0, bins])[:, 0]
+              if narrow.size <= _EXACT_IN_FLOAT32 else np.bincount(narrow.ravel()))
+    return {int(v) + low: int(counts[v]) for v in np.flatnonzero(counts) if v + low}
 
 
 def _bounds(mask: npt.NDArray[np.bool_]) -> Box:
@@ -84,21 +89,20 @@ def regions_from_labels(
     """
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in 'iub':
         raise RegionError(f'label image must be (H, W) of integers, got {labels.shape} '
-                          f'{labels.dtype}')
+                          f'{labels.dtype}; give one number per pixel, 0 for background')
     if labels.dtype.kind == 'b':
         labels = labels.view(np.uint8)
     size = (int(labels.shape[0]), int(labels.shape[1]))
+    areas = {label: area for label, area in _areas(labels).items() if area >= min_area_px}
+    if max_regions is not None and len(areas) > max_regions:
+        # Before any mask is made: a noisy label image may hold thousands of values.
+        largest = set(sorted(areas, key=lambda label: -areas[label])[:max_regions])
+        areas = {label: area for label, area in areas.items() if label in largest}
     regions = []
-    for label in _present(labels):
+    for label, area in areas.items():
         whole = labels == label
         box = _bounds(whole)
-        mask = whole[box[1]:box[3], box[0]:box[2]].copy()
-        area = int(np.count_nonzero(mask))
-        if area >= min_area_px:
-            regions.append(Region(label, box, mask, area, size))
-    if max_regions is not None and len(regions) > max_regions:
-        largest = sorted(regions, key=lambda region: -region.area_px)[:max_regions]
-        regions = [region for region in regions if region in largest]
+        regions.append(Region(label, box, whole[box[1]:box[3], box[0]:box[2]].copy(), area, size))
     return regions
 
 
@@ -167,7 +171,7 @@ def normalise_alpha(coverage: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
 
 
 def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Shrink a mask by area averaging.
+    """Scale a mask; where it shrinks, by area averaging.
 
     Args:
         mask: Region pixels, shape (H, W), bool.
@@ -176,8 +180,23 @@ def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArr
     Returns:
         Share of each new pixel that the region covers, shape size, float32, 0 to 1.
     """
-    return np.asarray(cv2.resize(mask.astype(np.float32), (size[1], size[0]),
-                                 interpolation=cv2.INTER_AREA))
+    cover = mask.astype(np.float32)
+    # OpenCV averages areas only if no side grows; else it would skip pixels, so shrink first.
+    least = min(size[0], mask.shape[0]), min(size[1], mask.shape[1])
+    for height, width in (least, size):
+        if cover.shape != (height, width):
+            cover = np.asarray(cv2.resize(cover, (width, height), interpolation=cv2.INTER_AREA),
+                               np.float32)
+    return cover
+
+
+def _overlap(start: int, end: int, length: int, cells: int) -> npt.NDArray[np.float32]:
+    """Return the share of each of the cells of a length that each pixel start..end fills."""
+    edges = np.arange(cells + 1) * (length / cells)
+    pixels = np.arange(start, end)
+    high = np.minimum(edges[1:, None], pixels + 1)
+    low = np.maximum(edges[:-1, None], pixels)
+    return np.asarray(np.clip(high - low, 0, None) * (cells / length), np.float32)
 
 
 def patch_mask(region: Region, grid: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -190,8 +209,12 @@ def patch_mask(region: Region, grid: tuple[int, int]) -> npt.NDArray[np.bool_]:
     Returns:
         Row-major, shape (rows * cols,), bool, at least one True.
     """
-    cover = resize_mask(region.full_mask(), grid).reshape(-1)
-    chosen = cover >= _PATCH_SHARE
+    x0, y0, x1, y1 = region.box
+    height, width = region.image_size
+    # Exact areas as two products over the box: eight times faster than scaling the full mask.
+    cover = (_overlap(y0, y1, height, grid[0]) @ region.mask.astype(np.float32)
+             @ _overlap(x0, x1, width, grid[1]).T).reshape(-1)
+    chosen = cover >= _PATCH_SHARE - 1e-6
     if not chosen.any():
         chosen[int(cover.argmax())] = True
     return np.asarray(chosen)

@@ -132,11 +132,11 @@ def test_rgb8_is_not_copied():
 @pytest.mark.parametrize('fields, text', [
     ({'height': 20000, 'width': 20000, 'step': 60000}, '20000x20000 is out of range'),
     ({'height': 0, 'width': 0, 'step': 0}, '0x0 is out of range'),
-    ({'step': WIDTH * 3 - 1}, 'step 143 is too small for 48 pixels of rgb8; wanted 144'),
-    ({'height': HEIGHT + 1}, '5184 bytes of data do not match the header: 48x37 rgb8'),
-    ({'height': HEIGHT - 2}, '5184 bytes of data do not match the header: 48x34 rgb8'),
+    ({'step': WIDTH * 3 - 1}, 'step 143 is too small for 48 pixels of rgb8, wanted 144'),
+    ({'height': HEIGHT + 1}, '5184 bytes of data do not match the header, wanted 5328 for 48x37 rgb8'),
+    ({'height': HEIGHT - 2}, '5184 bytes of data do not match the header, wanted 4896 for 48x34 rgb8'),
     ({'encoding': '32FC1'}, "'32FC1' is depth or measurement, not a picture"),
-    ({'encoding': 'jpeg'}, "encoding 'jpeg' is not a picture; wanted mono"),
+    ({'encoding': 'jpeg'}, "encoding 'jpeg' is not a picture, wanted mono8"),
     ({'encoding': '8UC2'}, "encoding '8UC2' is not a picture"),
     ({'encoding': ''}, "encoding '' is not a picture"),
 ])
@@ -161,7 +161,7 @@ def test_label_values_survive(encoding, dtype, padding, big):
 
 @pytest.mark.parametrize('encoding', ['rgb8', '32FC1', '64FC1', 'bogus'])
 def test_what_holds_no_labels_is_refused(encoding):
-    with pytest.raises(ImageFormatError, match=f"'{encoding}' holds no labels; wanted one of"):
+    with pytest.raises(ImageFormatError, match=f"'{encoding}' holds no labels, wanted one of"):
         labels_from_raw(b'', height=2, width=2, step=2, encoding=encoding)
 
 
@@ -203,7 +203,7 @@ def _png_header(width, height):
     pytest.param(b'\xff\xd8\xff' + b'x' * 50, 'is broken', id='noise behind a JPEG mark'),
     pytest.param(b'GIF89a' + b'x' * 50, 'neither JPEG nor PNG', id='GIF'),
     pytest.param(b'', 'of 0 bytes is neither JPEG nor PNG', id='empty'),
-    pytest.param(_png_header(20000, 20000), '20000x20000|exceeds limit', id='20000x20000'),
+    pytest.param(_png_header(20000, 20000), 'claims a size out of range', id='20000x20000'),
     pytest.param(b'\0' * 12 + _file(RGB, 'PNG'), 'looks like compressedDepth', id='depth bytes'),
 ])
 def test_a_bad_compressed_image_says_what_came(data, text):
