@@ -36,7 +36,9 @@ def search_config(config: Any, *, eos: int | list[int] | None, pad: int | None) 
     config.do_sample = False
     config.eos_token_id = eos
     first = eos[0] if isinstance(eos, list) else eos
-    config.pad_token_id = first if pad is None else pad
+    # What follows a caption's end is thrown away. Filling it with the end token, not padding,
+    # keeps transformers from warning about a missing mask.
+    config.pad_token_id = pad if first is None else first
     config.return_dict_in_generate = True
     config.output_logits = True
     config.output_scores = config.output_attentions = config.output_hidden_states = False

@@ -67,7 +67,7 @@ def word_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     core.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(' ', 1, 0)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=_PAD, bos_token=_START, eos_token=_END,
-        unk_token=_UNKNOWN, clean_up_tokenization_spaces=False)
+        unk_token=_UNKNOWN, clean_up_tokenization_spaces=False, model_max_length=64)
 
 
 def _pieces() -> Any:

@@ -165,6 +165,16 @@ def save_checkpoint(trainee: Trainee, out: Path, dtype: torch.dtype = torch.floa
     trainee.model.config.dtype = config_dtype
     trainee.tokenizer.save_pretrained(out)
     trainee.processor.save_pretrained(out)
+    _name_tokenizer_for_all_releases(out / 'tokenizer_config.json')
+
+
+def _name_tokenizer_for_all_releases(path: Path) -> None:
+    # transformers 5 writes a class name that transformers 4 does not know; both know this one.
+    config = json.loads(path.read_text('utf-8'))
+    if config.get('tokenizer_class') == 'TokenizersBackend':
+        config['tokenizer_class'] = 'PreTrainedTokenizerFast'
+        config.pop('backend', None)
+        path.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
 
 
 def has_state(out: Path) -> bool:
