@@ -129,9 +129,15 @@ def rgb_from_raw(
         ImageFormatError: If size and data do not match or the encoding is not a picture.
     """
     name, channels, itemsize = _split(encoding)
+    if name in ('uyvy', 'yuyv') and width % 2:
+        raise ImageFormatError(f'{encoding} with width {width} shares colour between pixels, '
+                               'wanted an even width; crop the image in the driver')
+    if name in _PLANAR and (width % 2 or height % 2):
+        raise ImageFormatError(f'{encoding} of {width}x{height} shares colour between pixels, '
+                               'wanted even sides; crop the image in the driver')
     if name in _PLANAR and step * height == memoryview(data).nbytes and (
             step == width * _PLANAR[name]):
-        # As the message text has it: data of step * height bytes. Most drivers do the other.
+        # The message's own text wants step * height bytes; others give the brightness row.
         step = width
     plane = _plane(data, height, width, step, itemsize, channels, bool(is_bigendian), encoding,
                    _PLANAR.get(name, 1.0))
@@ -139,16 +145,18 @@ def rgb_from_raw(
         plane = (plane >> 8).astype(np.uint8)
     if name == 'rgb8':
         return plane.reshape(height, width, 3)
-    if name in ('uyvy', 'yuyv') and width % 2:
-        raise ImageFormatError(f'{encoding} with width {width} shares colour between pixels, '
-                               'wanted an even width; crop the image in the driver')
-    if name in _PLANAR and (width % 2 or height % 2):
-        raise ImageFormatError(f'{encoding} of {width}x{height} shares colour between pixels, '
-                               'wanted even sides; crop the image in the driver')
     if name == 'nv24':  # full chroma: keep every second sample, which makes it nv12
         chroma = plane[height:].reshape(height, width, 2)[::2, ::2].reshape(height // 2, width)
         plane, name = np.vstack([plane[:height], chroma]), 'nv12'
-    return _converter(name, backend)(np.ascontiguousarray(plane), name, height, width)
+    plane = np.ascontiguousarray(plane)
+    convert = _converter(name, backend)
+    try:
+        return convert(plane, name, height, width)
+    except Exception as error:  # each library has errors of its own
+        if backend == 'auto' and convert is _by_cv_bridge:
+            return _by_rosbags(plane, name, height, width)
+        raise ImageFormatError(f'{encoding} of {width}x{height} could not be converted by '
+                               f'{backend} ({error}); try another backend or encoding') from error
 
 
 def _converter(name: str, backend: str) -> Callable[[npt.NDArray[Any], str, int, int], Rgb]:

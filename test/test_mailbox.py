@@ -35,3 +35,29 @@ def test_close_wakes_the_reader_and_drops_what_is_left():
     reader.join(10)
     box.put('late')
     assert got == [None] and box.take(0) is None and box.is_closed
+
+
+def test_a_closed_box_keeps_nothing():
+    box = Mailbox()
+    box.close()
+    assert box.put('late') is False and box.put('later') is False
+    assert box.dropped == 0 and box._item is None
+
+
+def test_every_item_is_read_or_counted_as_dropped():
+    box, got = Mailbox(), []
+
+    def read():
+        while (item := box.take(10)) != 'end':
+            got.append(item)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(2000):
+        box.put(i)
+    while box._item is not None:  # the end must not push out the last item
+        pass
+    box.put('end')
+    reader.join(10)
+    assert got == sorted(set(got)) and got[-1] == 1999
+    assert len(got) + box.dropped == 2000

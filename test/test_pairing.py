@@ -114,3 +114,30 @@ def test_memory_is_bounded_by_count_and_by_bytes():
         light.add_image(SECOND + i, i, 0.0, nbytes=40)
     assert light.images_without_mask == 3
     assert light.add_mask(SECOND + 4, 'mask', 0.0).image == 4
+
+
+def test_waiting_masks_are_bounded_too():
+    pairer = _pairer(slop_s=0.0, max_bytes=100)
+    for i in range(5):
+        pairer.add_mask(SECOND + i, i, 0.0, nbytes=40)
+    assert pairer.masks_without_image == 3
+    assert pairer.add_image(SECOND + 4, 'image', 0.0).mask == 4
+    huge = _pairer(max_bytes=10)
+    huge.add_image(SECOND, 'larger than all room', 0.0, nbytes=1000)
+    assert huge.add_mask(SECOND, 'mask', 0.1) is not None
+
+
+def test_the_nearest_stamp_wins_and_the_newest_arrival_among_equals():
+    pairer = _pairer()
+    for stamp, item in ((-4, 'four before'), (3, 'three after'), (-3, 'three before')):
+        pairer.add_image(SECOND + stamp * MS, item, 0.0)
+    order = [pairer.add_mask(SECOND, 'mask', 0.1).image for _ in range(3)]
+    assert order == ['three before', 'three after', 'four before']
+
+
+def test_clear_forgets_without_counting():
+    pairer = _pairer()
+    pairer.add_image(SECOND, 'image', 0.0)
+    pairer.clear()
+    assert pairer.add_mask(SECOND, 'mask', 0.1) is None
+    assert pairer.images_without_mask == 0

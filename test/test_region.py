@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caption_ros import region as region_module
 from caption_ros.errors import RegionError
 from caption_ros.region import (
     alpha_channel,
@@ -48,6 +49,30 @@ def test_values_beyond_16_bits_and_below_zero_are_regions(value):
     labels = np.zeros((4, 4), np.int32)
     labels[0, 0] = value
     assert [region.label for region in regions_from_labels(labels)] == [value]
+
+
+def test_regions_come_in_the_order_of_their_values_with_negative_ones_first():
+    labels = np.array([[300, 0, -128], [2, -1, 2]], np.int16)
+    assert [(r.label, r.area_px) for r in regions_from_labels(labels)] == [
+        (-128, 1), (-1, 1), (2, 2), (300, 1)]
+    narrow = np.array([[127, 0, -128]], np.int8)
+    assert [r.label for r in regions_from_labels(narrow)] == [-128, 127]
+
+
+def test_a_noisy_label_image_makes_no_more_masks_than_wanted(monkeypatch):
+    made = []
+    monkeypatch.setattr(region_module, '_bounds',
+                        lambda mask, real=region_module._bounds: made.append(1) or real(mask))
+    labels = np.arange(10_000, dtype=np.uint16).reshape(100, 100)
+    labels[:5] = 7
+    regions = regions_from_labels(labels, max_regions=3)
+    assert len(made) == len(regions) == 3 and 7 in [region.label for region in regions]
+
+
+def test_areas_are_exact_beyond_what_float32_counts():
+    labels = np.ones((4100, 4100), np.uint8)
+    (region,) = regions_from_labels(labels)
+    assert region.area_px == 4100 * 4100 == np.count_nonzero(region.mask)
 
 
 def test_a_region_keeps_the_holes_of_its_mask():
@@ -119,6 +144,26 @@ def test_patches_are_row_major_and_one_pixel_still_has_one():
     assert patch_mask(pixel, (2, 2)).tolist() == [False, False, True, False]
 
 
+def test_a_patch_counts_from_a_quarter_of_its_area():
+    quarter = region_from_box((0, 0, 4, 4), (16, 16))
+    assert patch_mask(quarter, (2, 2)).tolist() == [True, False, False, False]
+    mostly_right = region_from_box((7, 0, 16, 8), (16, 16))
+    assert patch_mask(mostly_right, (2, 2)).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize('size', [(8, 1000), (1000, 8), (5, 5)])
+def test_one_pixel_lies_on_its_own_patch_whatever_the_shape(size):
+    height, width = size
+    for y in range(0, height, max(1, height // 5)):
+        for x in range(0, width, max(1, width // 5)):
+            pixel = region_from_box((x, y, x + 1, y + 1), size)
+            cover = resize_mask(pixel.full_mask(), (14, 14))
+            assert cover.max() > 0 and 0 <= cover.min() and cover.max() <= 1
+            row, col = divmod(int(np.flatnonzero(patch_mask(pixel, (14, 14)))[0]), 14)
+            assert abs((row + 0.5) / 14 - (y + 0.5) / height) <= 0.5 / 14 + 0.5 / height
+            assert abs((col + 0.5) / 14 - (x + 0.5) / width) <= 0.5 / 14 + 0.5 / width
+
+
 sizes = st.tuples(st.integers(1, 200), st.integers(1, 300))
 
 
@@ -135,3 +180,17 @@ def test_a_crop_holds_its_region_and_stays_in_the_image(size, data):
     rgb = np.zeros((height, width, 3), np.uint8)
     cut, mask = crop(rgb, region.full_mask(), (left, top, right, bottom))
     assert cut.shape[:2] == mask.shape and mask.sum() == region.area_px
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.uint8, np.int16, np.int32]))
+def test_regions_and_background_make_up_the_label_image_again(seed, dtype):
+    rng = np.random.default_rng(seed)
+    values = np.array([0, 1, 2, 120, 255 if dtype == np.uint8 else -3], dtype)
+    labels = rng.choice(values, (rng.integers(1, 12), rng.integers(1, 12)))
+    again = np.zeros_like(labels)
+    for region in regions_from_labels(labels):
+        assert region.area_px == np.count_nonzero(region.mask)
+        assert region.mask.any(axis=0)[[0, -1]].all() and region.mask.any(axis=1)[[0, -1]].all()
+        again[region.full_mask()] = region.label
+    assert np.array_equal(again, labels)
