@@ -18,8 +18,7 @@ def train(
     init: str = typer.Option('scratch', help='scratch, or the folder of a '
                              'VisionEncoderDecoderModel checkpoint to fine-tune.'),
     steps: int = typer.Option(1000, min=1, help='Optimiser steps in all.'),
-    batch_size: int = typer.Option(64, min=1, help='Samples a step, about that many from the '
-                                   'simulator.'),
+    batch_size: int = typer.Option(64, min=1, help='Samples a step.'),
     learning_rate: float = typer.Option(1e-3, help='Peak rate; 5e-5 suits fine-tuning.'),
     alpha: bool = typer.Option(True, help='From scratch: give the encoder an alpha channel.'),
     save_every: int = typer.Option(200, min=1, help='Steps between resumable states.'),
@@ -49,9 +48,8 @@ def train(
     texts = tabletop_captions() if jsonl is None else jsonl.captions()
     trainee = new_trainee(texts, alpha=alpha, seed=seed) if init == 'scratch' \
         else load_trainee(Path(init))
-    # A frame gives its sentence and, at three regions at most, 2.4 phrases on average.
-    samples = jsonl or TabletopSamples(max(1, round(batch_size / 3.4)), 3, patch_grid(trainee),
-                                       seed)
+    # Half sentences, half phrases: sentences are the harder part, phrases soon come by themselves.
+    samples = jsonl or TabletopSamples(max(1, batch_size // 2), 1, patch_grid(trainee), seed)
     with progress_bar('steps', steps) as advance:
         def show(step: int, figures: dict[str, float]) -> None:
             note = f'loss {figures["loss"]:.3f} exact {figures["exact"]:.2f}'
