@@ -28,7 +28,7 @@ def models(json: bool = typer.Option(False, '--json', help='Print JSON.')) -> No
     console = Console()
     if not console.is_terminal:  # a pipe has no width to fit: nothing is cut there
         console = Console(width=240)
-    table = Table(*('name', 'family', 'focus', 'checkpoint', 'licence', 'float32', 'here', 'notes'))
+    table = Table('name', 'family', 'focus', 'checkpoint', 'licence', 'float32', 'here', 'notes')
     for row in rows:
         table.add_row(', '.join([str(row['name']), *row['aliases']]), str(row['family']),
                       ', '.join(row['focus']), str(row['checkpoint']), str(row['licence']),
