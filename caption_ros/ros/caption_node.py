@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -30,6 +31,7 @@ from caption_ros.captioner import Captioner, check_focus
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.health import (
     Counters,
+    Level,
     Status,
     Trouble,
     inference_status,
@@ -41,6 +43,7 @@ from caption_ros.ros.diagnostics import (
     LOST_SHARE,
     RecentCounts,
     diagnostics_msg,
+    mask_problem,
     transport_hint,
 )
 from caption_ros.ros.intake import Frame, Intake
@@ -423,7 +426,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         return model_status(self._state, self._settings.model, details, self._model_problem)
 
     def _input_status(self, now_s: float, sample: bool = False) -> Status:
-        counts = self._counters.all()
+        counts = self._counters.all() | self._intake.counts()
         rises = self._recent.add(counts) if sample else dict.fromkeys(counts, 0)
         images, masks, intake = self._images, self._masks, self._intake
         lost = rises['images lost in transport'] + rises['masks lost in transport']
@@ -432,8 +435,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         values = {name: str(counts[name]) for name in (
             'images received', 'masks received', 'bad frames', 'images with stamp 0',
             'masks scaled', 'frames replaced by a newer one', 'images lost in transport',
-            'masks lost in transport')}
-        values |= {name: str(count) for name, count in intake.counts().items()}
+            'masks lost in transport', *intake.counts())}
         values['image rate Hz'] = f'{rises["images received"] / self._recent.span:.1f}'
         values['last bad frame'] = self._input_trouble.text
         for name, subscription in (('image', images), ('mask', masks)):
@@ -442,14 +444,22 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 values[f'{name} publishers'] = str(subscription.publishers)
                 values[f'{name} reliability'] = ('reliable' if subscription.reliable
                                                  else 'best effort')
+        settings = self._settings
         best_effort = images is not None and images.best_effort_publishers > 0
-        return input_status(
+        status = input_status(
             active=self._state == 'active', topic=images.topic if images is not None else '',
             publishers=images.publishers if images is not None else 0,
-            since_image_s=since_image_s, stale_after_s=self._settings.stale_after_s,
+            since_image_s=since_image_s, stale_after_s=settings.stale_after_s,
             lost=lost if lost > LOST_SHARE * (lost + arrived) else 0,
             transport_hint=transport_hint(best_effort), trouble=self._input_trouble,
             now_s=now_s, values=values)
+        if status.level is not Level.OK or masks is None:
+            return status
+        problem = mask_problem(
+            describe=settings.options.describe, topic=masks.topic, publishers=masks.publishers,
+            mask_timeout_s=settings.mask_timeout_s, mask_slop_s=settings.mask_slop_s,
+            rises=rises)
+        return replace(status, level=Level.WARN, message=problem) if problem else status
 
     def _inference_status(self, now_s: float) -> Status:
         counts = self._counters.all()

@@ -45,6 +45,32 @@ def transport_hint(best_effort: bool) -> str:
             f'(setting it for this node changes nothing){reliable}')
 
 
+def mask_problem(*, describe: str, topic: str, publishers: int, mask_timeout_s: float,
+                 mask_slop_s: float, rises: dict[str, int]) -> str:
+    """Say why images find no mask; empty when all is well.
+
+    Args:
+        describe: What to caption.
+        topic: Resolved topic of the masks.
+        publishers: Publishers on that topic.
+        mask_timeout_s: How long an image waits, seconds.
+        mask_slop_s: Largest difference of stamps of a pair, seconds.
+        rises: How much each count has risen of late.
+    """
+    if rises['pairs']:
+        return ''
+    if rises['masks received']:
+        return (f'masks arrive on {topic} and none has the stamp of an image within '
+                f'{mask_slop_s} s and {mask_timeout_s} s after it: a mask needs the header of the '
+                'image that it was made from')
+    if describe != 'regions':
+        return ''  # without masks the scene is captioned
+    if not publishers:
+        return (f'no publisher on {topic}, and describe is regions: start the segmenter, remap '
+                'the topic or describe the scene')
+    return f'no mask arrives on {topic} from {publishers} publisher(s), and describe is regions'
+
+
 class RecentCounts:
     """Remembers counts for a while, to tell what is new.
 

@@ -90,7 +90,11 @@ class Intake:
         old, self._parameters = self._parameters, new
         if old is None or (old.mask_slop_s, old.mask_timeout_s) != (
                 new.mask_slop_s, new.mask_timeout_s):
+            counts = (self._pairer.paired, self._pairer.images_without_mask,
+                      self._pairer.masks_without_image)
             self._pairer = Pairer(new.mask_slop_s, new.mask_timeout_s)
+            (self._pairer.paired, self._pairer.images_without_mask,
+             self._pairer.masks_without_image) = counts
 
     def masks_alive(self) -> bool:
         """Tell whether masks may be expected: one came lately or its publisher is new."""
@@ -123,9 +127,8 @@ class Intake:
             if not self._wants_mask():
                 self._hand_on(frame)
                 return
-            self._expire(now_s)
-            pair = self._pairer.add_image(stamp_ns, frame, now_s, len(message.data))
-            self._hand_on_pair(pair)
+            self._hand_on_pair(
+                self._pairer.add_image(stamp_ns, frame, now_s, len(message.data)))
 
     def on_mask(self, message: Any) -> None:
         """Take a mask message."""
@@ -135,7 +138,6 @@ class Intake:
                 return
             self._counters.add('masks received')
             self._expect_masks()
-            self._expire(now_s)
             pair = self._pairer.add_mask(stamp_to_ns(message.header.stamp), message, now_s)
             self._hand_on_pair(pair)
 
@@ -143,7 +145,7 @@ class Intake:
         """Forget images and masks whose partner did not come in time."""
         with self._lock:
             if self._parameters is not None:
-                self._expire(time.monotonic())
+                self._pairer.expire(time.monotonic())
 
     def again(self, frame: Frame) -> None:
         """Leave a frame for the worker once more, unless a newer one waits."""
@@ -165,9 +167,6 @@ class Intake:
     def _wants_mask(self) -> bool:
         describe = self._parameters.options.describe if self._parameters is not None else 'scene'
         return describe == 'regions' or (describe != 'scene' and self.masks_alive())
-
-    def _expire(self, now_s: float) -> None:
-        self._pairer.expire(now_s)
 
     def _hand_on_pair(self, pair: Pair | None) -> None:
         if pair is not None:

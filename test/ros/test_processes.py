@@ -1,0 +1,141 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes as processes: signals, simulated time, and the simulated camera's topics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rclpy
+from nodebench import TIMEOUT_S, image_msg, picture, wait_for
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from caption_ros.ros.messages import image_from_msg, labels_from_msg
+from caption_ros.scenes import TabletopStream
+
+OK = 0
+
+
+def start(module, *parameters, name=''):
+    arguments = ['-r', f'__node:={name}'] if name else []
+    arguments += [text for parameter in parameters for text in ('-p', parameter)]
+    return subprocess.Popen(
+        [sys.executable, '-m', f'caption_ros.ros.{module}', '--ros-args', *arguments],
+        env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(('module', 'parameters'), [
+    ('caption_node', ('autostart:=false',)),
+    ('scene_camera', ('rate_hz:=60.0', 'width:=64', 'height:=48')),
+])
+def test_signals_end_a_node_cleanly(ros, module, parameters, number):
+    watcher = rclpy.create_node('watcher')
+    name = f'{module}_{number.name}'.lower()  # other tests' nodes linger in the graph
+    process = start(module, *parameters, name=name)
+    try:
+        wait_for(lambda: name in watcher.get_node_names(), what=f'{module} to start')
+        time.sleep(0.5)  # let it publish, so that the signal comes in the midst of work
+        process.send_signal(number)
+        process.send_signal(number)  # as a terminal and a launcher do, both
+        said, _ = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        watcher.destroy_node()
+    assert process.returncode == 0
+    assert 'Traceback' not in said and 'never retrieved' not in said
+
+
+def test_camera_with_an_impossible_parameter_says_so_and_ends():
+    process = start('scene_camera', 'rate_hz:=3000.0')
+    said, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert said.startswith('caption_ros: rate_hz must be in 0.1..200.0')
+    assert len(said.splitlines()) == 1
+
+
+def test_camera_shows_the_stream_and_its_masks_come_late_with_the_same_stamp(ros):
+    node = rclpy.create_node('viewer')
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    got = {name: [] for name in ('image', 'image/compressed', 'mask', 'reference')}
+    for name, kind in (('image', Image), ('image/compressed', CompressedImage), ('mask', Image)):
+        node.create_subscription(
+            kind, name, lambda m, n=name: got[n].append((time.monotonic(), m)),
+            QoSProfile(depth=50))
+    node.create_subscription(String, 'reference', lambda m: got['reference'].append(
+        (0.0, json.loads(m.data))), QoSProfile(depth=50))
+
+    def key(header):
+        return header.stamp.sec, header.stamp.nanosec
+
+    def shown():
+        images = {key(m.header) for _, m in got['image']}
+        return [(at, m) for at, m in got['mask'] if key(m.header) in images]
+
+    process = start('scene_camera', 'seed:=7', 'rate_hz:=15.0', 'image_transport:=both',
+                    'mask_delay_s:=0.35', 'scene_period_s:=0.4', 'width:=320', 'height:=240',
+                    'reliability:=reliable')
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while len(shown()) < 12 and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT_S)
+        executor.shutdown()
+        node.destroy_node()
+
+    images = {key(m.header): (at, m) for at, m in got['image']}
+    compressed = {key(m.header): m for _, m in got['image/compressed']}
+    references = {(r['stamp']['sec'], r['stamp']['nanosec']): r for _, r in got['reference']}
+    masks = shown()
+    assert len(masks) >= 10
+    delays = [at - images[key(m.header)][0] for at, m in masks]
+    assert 0.3 < np.median(delays) < 1.0
+    scenes = {TabletopStream(seed, 320, 240).layout.sentence: seed for seed in range(7, 60)}
+    assert len({references[stamp]['scene'] for stamp in references}) >= 2
+    for _, mask in masks:
+        stamp = key(mask.header)
+        image = images[stamp][1]
+        assert image.header.frame_id == mask.header.frame_id == 'camera_optical_frame'
+        rgb, labels = image_from_msg(image), labels_from_msg(mask)
+        assert rgb.shape[:2] == labels.shape
+        assert references[stamp]['scene'] in scenes
+        assert {str(v) for v in np.unique(labels) if v} <= set(references[stamp]['regions'])
+        if stamp in compressed:
+            # The same picture within what JPEG takes away.
+            other = image_from_msg(compressed[stamp])
+            assert np.abs(other.astype(int) - rgb).mean() < 6
+
+
+def test_ages_follow_simulated_time_and_timers_do_not(make_bench):
+    from rosgraph_msgs.msg import Clock
+    bench = make_bench(describe='scene', use_sim_time=True).start()
+    bench.wait_for_status('model', OK)  # diagnostics come although no clock runs
+    clock = bench.client.create_publisher(Clock, '/clock', 10)
+    bench.advertise('image')
+
+    def set_time(sec):
+        message = Clock()
+        message.clock.sec = sec
+        clock.publish(message)
+        return bench.node.get_clock().now().nanoseconds == sec * 10**9
+    wait_for(lambda: set_time(103))
+    bench.publish('image', image_msg(picture(), (100, 500_000_000)))
+    assert bench.caption_of((100, 500_000_000))['age_s'] == 2.5
+    wait_for(lambda: set_time(50))  # the bag starts again
+    bench.publish('image', image_msg(picture(), (49, 0)))
+    assert bench.caption_of((49, 0))['age_s'] == 1.0
+    before = len(bench.diagnostics)
+    wait_for(lambda: len(bench.diagnostics) > before + 1)
