@@ -1,0 +1,117 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from caption_ros.caption import Caption
+from caption_ros.captioner import CaptionOptions
+from caption_ros.errors import CaptionError, ImageFormatError, RegionError
+from caption_ros.pipeline import caption_frame, caption_regions
+from caption_ros.region import region_from_box
+
+RGB = np.zeros((8, 10, 3), np.uint8)
+LABELS = np.zeros((8, 10), np.uint8)
+LABELS[0:2, 0:2], LABELS[4:8, 5:9], LABELS[3, 3] = 4, 2, 9
+
+
+class FakeCaptioner:
+    """Says the label of each region; keeps what it was asked."""
+
+    name, family, focus_modes, device, dtype = 'fake', 'fake', ('crop',), 'cpu', 'float32'
+
+    def __init__(self, answer=None):
+        self.calls, self.answer = [], answer
+
+    def caption(self, rgb, regions, options):
+        self.calls.append((rgb, list(regions), options))
+        if self.answer is not None:
+            return self.answer
+        return [Caption('scene' if r is None else f'thing {r.label}', 0.5,
+                        'none' if r is None else 'crop', r) for r in regions]
+
+    def close(self):
+        pass
+
+
+def _texts(labels, **options):
+    options = CaptionOptions(**{'min_region_area_px': 1, **options})
+    return [c.text for c in caption_frame(RGB, labels, FakeCaptioner(), options)]
+
+
+@pytest.mark.parametrize('describe, labels, texts', [
+    ('auto', None, ['scene']),
+    ('auto', LABELS, ['thing 2', 'thing 4', 'thing 9']),
+    ('scene', LABELS, ['scene']),
+    ('regions', LABELS, ['thing 2', 'thing 4', 'thing 9']),
+    ('both', LABELS, ['scene', 'thing 2', 'thing 4', 'thing 9']),
+    ('both', np.zeros_like(LABELS), ['scene']),
+    ('scene', np.zeros_like(LABELS), ['scene']),
+])
+def test_describe_says_what_is_captioned_and_in_which_order(describe, labels, texts):
+    assert _texts(labels, describe=describe) == texts
+
+
+@pytest.mark.parametrize('describe', ['regions', 'both'])
+def test_regions_without_a_mask_are_refused(describe):
+    with pytest.raises(RegionError, match='there is no mask'):
+        _texts(None, describe=describe)
+
+
+@pytest.mark.parametrize('describe', ['auto', 'regions'])
+def test_a_mask_that_is_all_background_is_refused(describe):
+    with pytest.raises(RegionError, match='marks no region'):
+        _texts(np.zeros_like(LABELS), describe=describe)
+
+
+def test_small_regions_are_left_out_and_the_largest_kept():
+    assert _texts(LABELS, min_region_area_px=2) == ['thing 2', 'thing 4']
+    assert _texts(LABELS, max_regions=1) == ['thing 2']
+    with pytest.raises(RegionError, match='at least 99 px'):
+        _texts(LABELS, min_region_area_px=99)
+
+
+def test_a_mask_of_another_size_is_scaled_to_the_image():
+    double = np.kron(LABELS, np.ones((2, 2), np.uint8))
+    captions = caption_frame(RGB, double, FakeCaptioner(), CaptionOptions(min_region_area_px=1))
+    assert [c.region.box for c in captions] == [(5, 4, 9, 8), (0, 0, 2, 2), (3, 3, 4, 4)]
+    assert {c.region.image_size for c in captions} == {(8, 10)}
+
+
+def test_all_regions_go_to_the_model_in_one_call_with_the_options():
+    fake, options = FakeCaptioner(), CaptionOptions(min_region_area_px=1, num_beams=3)
+    caption_frame(RGB, LABELS, fake, options)
+    (rgb, regions, passed), = fake.calls
+    assert rgb is RGB and passed is options and [r.label for r in regions] == [2, 4, 9]
+
+
+def test_no_regions_do_not_reach_the_model():
+    fake = FakeCaptioner()
+    assert caption_regions(RGB, [], fake) == [] and fake.calls == []
+
+
+def test_a_region_of_another_image_is_refused():
+    with pytest.raises(RegionError, match=r'an image of \(99, 99\)'):
+        caption_regions(RGB, [region_from_box((0, 0, 2, 2), (99, 99))], FakeCaptioner())
+
+
+@pytest.mark.parametrize('text', ['', '  \n'])
+def test_an_empty_text_is_no_caption(text):
+    with pytest.raises(CaptionError, match="'fake' gave an empty caption"):
+        caption_frame(RGB, None, FakeCaptioner([Caption(text, 0.5, 'none', None)]))
+
+
+def test_a_model_that_leaves_a_region_out_is_an_error():
+    with pytest.raises(CaptionError, match='gave 0 captions for 3 regions'):
+        caption_frame(RGB, LABELS, FakeCaptioner([]), CaptionOptions(min_region_area_px=1))
+
+
+@pytest.mark.parametrize('rgb', [
+    pytest.param(np.zeros((8, 10), np.uint8), id='grey'),
+    pytest.param(np.zeros((8, 10, 4), np.uint8), id='four channels'),
+    pytest.param(np.zeros((8, 10, 3), np.float32), id='floats'),
+    pytest.param(np.zeros((0, 10, 3), np.uint8), id='no rows'),
+    pytest.param(None, id='nothing'),
+])
+def test_what_is_no_image_is_refused(rgb):
+    with pytest.raises(ImageFormatError, match=r'must be \(H, W, 3\) uint8'):
+        caption_frame(rgb, None, FakeCaptioner())
