@@ -66,7 +66,12 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
     if options.num_beams == 1:
         config.early_stopping = False
         config.length_penalty = None
-    inputs = {'encoder_hidden_states': hidden}
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    # generate() would choose a cache without a place for the image's keys and values: BERT fails
+    # on it, the others compute them anew for each token.
+    inputs = {'encoder_hidden_states': hidden,
+              'past_key_values': EncoderDecoderCache(DynamicCache(), DynamicCache())}
     if mask is not None:
         inputs['encoder_attention_mask'] = mask
     out = decoder.generate(input_ids=start, attention_mask=torch.ones_like(start),

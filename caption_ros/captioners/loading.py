@@ -23,10 +23,11 @@ _WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.
 _TOKENIZERS = ('tokenizer.json', 'vocab.json', 'vocab.txt', 'tokenizer.model', 'spiece.model',
                'sentencepiece.bpe.model')
 _PROCESSORS = ('preprocessor_config.json', 'processor_config.json')
-# Buffers of older releases and heads that are tied or that captioning never uses.
-_HARMLESS = re.compile(r'(^|\.)(position_ids|masked_bias|attn\.bias|crossattention\.bias)$'
-                       r'|(^|\.)pooler\.|(^|\.)lm_head\.weight$|cls\.predictions\.decoder\.'
-                       r'|^itm_head\.|_proj_itc')
+# May be absent: constant buffers, and a pooler, which captioning does not use.
+_MAY_LACK = re.compile(r'(^|\.)(position_ids|masked_bias)$|(^|\.)pooler\.')
+# May be left over: the same, buffers of older releases, and copies of tied weights.
+_MAY_HOLD = re.compile(_MAY_LACK.pattern + r'|(^|\.)(attn|crossattention)\.bias$'
+                       r'|(^|\.)lm_head\.weight$|cls\.predictions\.decoder\.')
 _NAMES_SHOWN = 4
 
 
@@ -82,13 +83,14 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
                                   f'{model_class.__name__}, it is damaged or of another model: '
                                   f'{_one_line(error)}') from error
     tied = {str(name) for name in getattr(model, 'all_tied_weights_keys', None) or ()}
-    for kind, said in (('missing_keys', 'lacks weights'), ('mismatched_keys',
-                       'holds weights of other shapes'), ('unexpected_keys',
-                       'holds weights that the model has no place for')):
+    for kind, said, harmless in (
+            ('missing_keys', 'lacks weights', _MAY_LACK),
+            ('mismatched_keys', 'holds weights of other shapes', None),
+            ('unexpected_keys', 'holds weights that the model has no place for', _MAY_HOLD)):
         names = sorted(str(key[0] if isinstance(key, tuple) else key)
                        for key in info.get(kind, ()))
-        # Only what is left over may be any old buffer: what the model lacks is random.
-        names = [name for name in names if name not in tied and not _HARMLESS.search(name)]
+        names = [name for name in names
+                 if name not in tied and not (harmless and harmless.search(name))]
         if names:
             more = f' and {len(names) - _NAMES_SHOWN} more' if len(names) > _NAMES_SHOWN else ''
             raise CheckpointError(f'{folder} {said} for {model_class.__name__}: '

@@ -1,0 +1,116 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import os
+import shutil
+
+import pytest
+from checkpoints import edit_json
+from safetensors.torch import load_file, save_file
+
+from caption_ros import load_captioner
+from caption_ros.errors import CheckpointError, OptionError
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    return shutil.copytree(checkpoints['vit_gpt2'], tmp_path / 'model')
+
+
+def _drop(folder, *names):
+    weights = load_file(folder / 'model.safetensors')
+    for name in names:
+        del weights[name]
+    save_file(weights, folder / 'model.safetensors', metadata={'format': 'pt'})
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(CheckpointError, match="'bilp' is unknown; wanted one of tabletop, vit"):
+        load_captioner('bilp')
+
+
+def test_a_known_model_that_is_not_here_says_what_to_download_and_where(tmp_path, monkeypatch):
+    monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
+    monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path))
+    with pytest.raises(CheckpointError) as error:
+        load_captioner('vit-gpt2')
+    assert 'nlpconnect/vit-gpt2-image-captioning' in str(error.value)
+    assert str(tmp_path / 'vit-gpt2') in str(error.value)
+
+
+def test_a_known_model_put_into_the_folder_is_found(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
+    os.symlink(checkpoints['blip'], tmp_path / 'blip')
+    assert load_captioner('blip').family == 'blip'
+
+
+def test_a_missing_weight_is_named(folder):
+    _drop(folder, 'encoder.layernorm.weight')
+    with pytest.raises(CheckpointError, match='lacks weights.*encoder.layernorm.weight'):
+        load_captioner(folder)
+
+
+def test_an_extra_weight_is_named(folder):
+    weights = load_file(folder / 'model.safetensors')
+    weights['decoder.lora_A'] = weights['encoder.layernorm.weight'].clone()
+    save_file(weights, folder / 'model.safetensors', metadata={'format': 'pt'})
+    with pytest.raises(CheckpointError, match='no place for.*decoder.lora_A'):
+        load_captioner(folder)
+
+
+def test_a_truncated_file_is_named(folder):
+    path = folder / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match='model.safetensors cannot be loaded'):
+        load_captioner(folder)
+
+
+@pytest.mark.parametrize('patterns, text', [
+    (['model.safetensors'], 'holds no weights; wanted one of model.safetensors'),
+    (['tokenizer*', 'vocab*', 'special*'], 'holds no tokenizer'),
+    (['*processor_config.json'], 'holds no image processor'),
+    (['config.json'], 'holds no config.json'),
+])
+def test_a_missing_file_is_named(folder, patterns, text):
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink()
+    with pytest.raises(CheckpointError, match=text):
+        load_captioner(folder)
+
+
+def test_another_family_is_named(folder):
+    edit_json(folder / 'config.json', model_type='bert')
+    with pytest.raises(CheckpointError, match="holds model_type 'bert', wanted one of"):
+        load_captioner(folder)
+
+
+def test_a_processor_of_another_size_is_refused(folder):
+    from caption_ros import CaptionOptions
+    edit_json(folder / 'preprocessor_config.json', size={'height': 64, 'width': 64})
+    import numpy as np
+    with pytest.raises(CheckpointError, match='preprocessor_config.json and config.json'):
+        load_captioner(folder).caption(np.zeros((9, 9, 3), np.uint8), [None], CaptionOptions())
+
+
+def test_a_hub_id_without_network_is_one_sentence(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def refuse(*_, local_files_only=False, **__):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError('not cached')
+        raise OSError('Network is unreachable')
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', refuse)
+    with pytest.raises(CheckpointError, match='neither a folder nor in the Hugging Face cache'):
+        load_captioner('someone/some-model')
+
+
+@pytest.mark.parametrize('settings, text', [
+    ({'device': 'tpu'}, 'tpu'), ({'dtype': 'int3'}, 'int3'), ({'device': 'rocm'}, '(?i)rocm')])
+def test_a_device_or_dtype_that_is_not_there_is_refused(folder, settings, text):
+    with pytest.raises(OptionError, match=text):
+        load_captioner(folder, **settings)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_dtype_that_is_asked_for_is_used(folder, dtype):
+    assert load_captioner(folder, dtype=dtype).dtype == dtype
