@@ -64,7 +64,6 @@ _FOLLOW_PERIOD_S = 0.25
 _WARN_PERIOD_S = 5.0
 _DESCRIBE_LOOK_UP_S = 0.1
 _EXIT_TIMEOUT_S = 8.0
-_THREADS = 4  # one per callback group
 _TO_COUNT = ('images received', 'masks received', 'frames captioned', 'captions published',
              'frames replaced by a newer one', 'bad frames', 'images with stamp 0',
              'masks scaled', 'images lost in transport', 'masks lost in transport',
@@ -125,6 +124,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self._describe_group = MutuallyExclusiveCallbackGroup()
         self.create_service(Trigger, '~/describe', self._on_describe,
                             callback_group=self._describe_group)
+        # Loading a model takes seconds, and describe waits for the worker.
+        self.slow_groups = (self._lifecycle_group, self._describe_group)
         # Steady clocks: simulated time may stand still or jump back.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._on_diagnostics, callback_group=self._io_group, clock=steady)
@@ -491,7 +492,7 @@ def _answer(outcome: Outcome) -> tuple[bool, str]:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the node."""
-    run_node(CaptionNode, args, threads=_THREADS)
+    run_node(CaptionNode, args)
 
 
 if __name__ == '__main__':

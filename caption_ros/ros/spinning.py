@@ -7,14 +7,18 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import rclpy
+from rclpy.callback_groups import CallbackGroup
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import (
+    ConditionReachedException,
     Executor,
     ExternalShutdownException,
-    MultiThreadedExecutor,
-    SingleThreadedExecutor,
+    ShutdownException,
+    TimeoutException,
 )
 from rclpy.signals import SignalHandlerOptions
 
@@ -23,20 +27,69 @@ from caption_ros.errors import CaptionRosError
 _LOOK_UP_S = 0.2  # how long a signal waits when nothing else happens
 
 
-class _PatientExecutor(MultiThreadedExecutor):
-    """Lets running callbacks end before it takes away what they report to.
+class NodeExecutor(Executor):
+    """Runs quick callbacks on the spinning thread, those of slow groups on threads of their own.
 
-    rclpy destroys its guard condition first, so that a callback that ends later prints an
-    exception "never retrieved".
+    A thread pool for all callbacks costs two to three times the processor time for each image
+    that comes, and with it the interpreter lock that inference needs; one thread for all would
+    leave parameter services and diagnostics waiting while a model loads.
+
+    Args:
+        slow_groups: Callback groups whose callbacks may take long.
     """
 
+    def __init__(self, slow_groups: Sequence[CallbackGroup] = ()) -> None:
+        super().__init__()
+        self._slow_groups = tuple(slow_groups)
+        self._pool = ThreadPoolExecutor(max(len(self._slow_groups), 1), 'slow_callback')
+        self._running: list[Future[Any]] = []
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Wait for one callback and run it, or start it on its thread."""
+        try:
+            handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec)
+        except (ShutdownException, TimeoutException, ConditionReachedException):
+            return
+        except InvalidHandle:
+            return  # a slow callback destroyed a subscription that was about to be waited for
+        if entity is not None and entity.callback_group in self._slow_groups:
+            self._running.append(self._pool.submit(_run, handler))
+            ended = [future for future in self._running if future.done()]
+            self._running = [future for future in self._running if not future.done()]
+            for future in ended:
+                future.result()  # raises what the callback raised
+        else:
+            _run(handler)
+
+    def spin_once_until_future_complete(self, future: Any, timeout_sec: Any = None) -> None:
+        """Run one callback; rclpy asks every executor for this."""
+        future.add_done_callback(lambda _: self.wake())
+        self.spin_once(timeout_sec)
+
     def shutdown(self, *args: Any, **kwargs: Any) -> bool:
-        self._executor.shutdown(wait=True)
-        return super().shutdown(*args, **kwargs)
+        """Let slow callbacks end before what they report to is taken away.
+
+        rclpy destroys its guard condition first, so that a callback that ends later prints an
+        exception "never retrieved".
+        """
+        self._pool.shutdown(wait=True)
+        return bool(super().shutdown(*args, **kwargs))
 
 
-def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None,
-             threads: int = 1) -> None:
+def _run(handler: Any) -> None:
+    handler()
+    if handler.done():
+        handler.result()  # raises what the callback raised
+
+
+def make_executor(node: Any) -> NodeExecutor:
+    """Return an executor with a node in it; ``slow_groups`` of the node names its slow groups."""
+    executor = NodeExecutor(getattr(node, 'slow_groups', ()))
+    executor.add_node(node)
+    return executor
+
+
+def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> None:
     """Init, spin until a signal comes, destroy the node, shut down."""
     # rclpy's own handlers shut the context down at once, under callbacks that still publish, and
     # let KeyboardInterrupt hit the clean-up when a terminal and a launcher both send SIGINT.
@@ -44,12 +97,11 @@ def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None,
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    executor: Executor = (SingleThreadedExecutor() if threads == 1
-                          else _PatientExecutor(num_threads=threads))
+    executor: Executor | None = None
     node = None
     try:
         node = make_node()
-        executor.add_node(node)
+        executor = make_executor(node)
         while not stop.is_set():
             executor.spin_once(timeout_sec=_LOOK_UP_S)
     except ExternalShutdownException:
@@ -58,7 +110,8 @@ def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None,
         raise SystemExit(f'caption_ros: {error}') from None
     finally:
         # First the executor: it lets callbacks end that still use the node.
-        executor.shutdown()
+        if executor is not None:
+            executor.shutdown()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

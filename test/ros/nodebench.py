@@ -115,13 +115,14 @@ class Bench:
 
     def __init__(self, **parameters: Any) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
-        from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+        from rclpy.executors import SingleThreadedExecutor
         from rclpy.parameter import Parameter
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import CompressedImage, Image
         from std_msgs.msg import String
 
         from caption_ros.ros.caption_node import CaptionNode
+        from caption_ros.ros.spinning import make_executor
         self.captioners: list[FakeCaptioner] = []
         self.load_error: Exception | None = None
         self.load_calls: list[tuple[str, str, str]] = []
@@ -143,10 +144,10 @@ class Bench:
                                         lambda m: self.texts.append(m.data), self.reliable)
         self.client.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics,
                                         self.reliable)
-        self._executors = [MultiThreadedExecutor(num_threads=4), SingleThreadedExecutor()]
+        self._executors = [make_executor(self.node), SingleThreadedExecutor()]
+        self._executors[1].add_node(self.client)
         self._threads = []
-        for executor, node in zip(self._executors, (self.node, self.client)):
-            executor.add_node(node)
+        for executor in self._executors:
             thread = threading.Thread(target=executor.spin, daemon=True)
             thread.start()
             self._threads.append(thread)
