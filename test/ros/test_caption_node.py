@@ -64,11 +64,11 @@ def test_without_a_segmenter_auto_describes_the_scene(make_bench):
 
 
 def test_when_masks_stop_auto_goes_back_to_the_scene(make_bench):
-    bench = make_bench(mask_timeout_s=0.3).start()
+    bench = make_bench(mask_timeout_s=1.5).start()
     bench.advertise('image', 'mask')
     bench.send((1, 0), halves())
     assert set(said(bench.caption_of((1, 0)))) == {1, 2}
-    time.sleep(0.4)
+    wait_for(lambda: not bench.node._intake.masks_alive())
     bench.send((2, 0))
     assert set(said(bench.caption_of((2, 0)))) == {None}
 
