@@ -97,7 +97,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         model = self._model
         hidden = model.encoder(pixel_values=pixels.to(self.device, model.dtype))[0]
         if (model.encoder.config.hidden_size != model.decoder.config.hidden_size
-                and model.decoder.config.cross_attention_hidden_size is None):
+                and getattr(model.decoder.config, 'cross_attention_hidden_size', None) is None):
             hidden = model.enc_to_dec_proj(hidden)
         return hidden
 
