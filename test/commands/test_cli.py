@@ -23,7 +23,7 @@ def _run(*words):
 @pytest.fixture(scope='module')
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp('scene')
-    frame = scene_frame(4)
+    frame = scene_frame(0)
     Image.fromarray(frame.rgb).save(folder / 'scene.png')
     Image.fromarray(frame.labels).save(folder / 'mask.png')
     return folder, frame
