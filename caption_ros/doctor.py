@@ -13,19 +13,19 @@ import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from caption_ros.errors import CaptionRosError
 
-OK, WARNING, PROBLEM = 'ok', 'warning', 'problem'
+OK, INFO, WARNING, PROBLEM = 'ok', 'info', 'warn', 'error'
 PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
 _OLD_PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 _BOOTSTRAP_VARIABLE = '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
 
 _DEFAULT_SEGMENT_BYTES = 512 << 10  # Fast DDS without a profile
 _FRAME_BYTES = 1920 * 1080 * 3
-_WANTED_SEGMENT_BYTES = 2 * _FRAME_BYTES  # one frame is being written while one is being read
+_WANTED_SEGMENT_BYTES = 4 * _FRAME_BYTES  # frames wait there until every reader has had them
 _SHARED_MEMORY_BYTES = 256 << 20  # a few processes with a segment of 64 MiB each
 _MESSAGE_PACKAGES = ('sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'lifecycle_msgs',
                      'rcl_interfaces')
@@ -33,6 +33,8 @@ _GPU_GROUPS = ('render', 'video')
 _KFD = Path('/dev/kfd')
 _NVIDIA = Path('/dev/nvidiactl')
 _SHM = Path('/dev/shm')
+_DRM = Path('/sys/class/drm')
+_AMD_VENDOR = '0x1002'  # PCI
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Finding:
 
     Attributes:
         name: What was looked at.
-        level: ok, warning or problem.
+        level: ok, info, warn or error.
         text: What was found.
         fix: What to do about it; empty when there is nothing to do.
     """
@@ -53,7 +55,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, str]:
         """Return the finding as JSON values."""
-        return asdict(self)
+        return {'name': self.name, 'level': self.level, 'message': self.text, 'fix': self.fix}
 
 
 def examine(say: Callable[[str], None] = lambda text: None) -> list[Finding]:
@@ -65,7 +67,7 @@ def examine(say: Callable[[str], None] = lambda text: None) -> list[Finding]:
     checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
         ('Python', check_python), ('torch', check_torch), ('GPU access', check_gpu_access),
         ('image conversion', check_conversion), ('models', check_models), ('ROS 2', check_ros),
-        ('Fast DDS profile', check_profile), ('camera frames', check_frames))
+        ('Fast DDS profile', check_profile), ('camera frames', check_camera))
     findings: list[Finding] = []
     for name, check in checks:
         say(name)
@@ -104,7 +106,12 @@ def check_torch() -> Iterator[Finding]:
              'cpu': 'CPU'}
     yield Finding('torch', OK, f'{torch.__version__}, {names[build]} build')
     fast = 'bfloat16 in hardware' if cpu_has_bfloat16() else 'no fast bfloat16'
-    yield Finding('CPU types', OK, f'float32; {fast}; {torch.get_num_threads()} threads')
+    types, failures = _types_that_multiply(torch, 'cpu', ('float32', 'bfloat16', 'float16'))
+    text = f'{", ".join(types)}; {fast}; {torch.get_num_threads()} threads'
+    if 'float32' in types:
+        yield Finding('CPU types', OK, text)
+    else:
+        yield Finding('CPU types', PROBLEM, f'a small product fails ({failures["float32"]})', how)
     yield from _check_gpus(torch, build)
     try:
         transformers = importlib.import_module('transformers')
@@ -134,31 +141,73 @@ def _check_gpus(torch, build: str) -> Iterator[Finding]:  # noqa: ANN001 - a mod
         name = f'GPU {index}'
         text = (f'{properties.name}{f" ({arch})" if arch else ""}, '
                 f'{properties.total_memory / 2**30:.0f} GiB')
-        try:
-            types = _gpu_types(torch, index)
-        except RuntimeError as error:
-            yield Finding(name, PROBLEM, f'{text}: a small product fails ({_one_line(error)})',
+        types, failures = _gpu_types(torch, index)
+        if 'float32' not in types:
+            yield Finding(name, PROBLEM, f'{text}: a small product fails ({failures["float32"]})',
                           'this torch has no kernels for this GPU or its driver is too old: '
                           'install the torch build that names this GPU, or set device:=cpu')
         else:
             yield Finding(name, OK, f'{text}: {", ".join(types)}')
+            for kind, failure in failures.items():
+                yield Finding(name, WARNING, f'{kind} does not work here ({failure})',
+                              f'set dtype to {types[-1]}, or install another torch build')
 
 
-def _gpu_types(torch, index: int) -> list[str]:  # noqa: ANN001 - a module
+def _gpu_types(torch, index: int) -> tuple[list[str], dict[str, str]]:  # noqa: ANN001 - a module
     names = ['float32', 'float16']
     with torch.cuda.device(index):
         if torch.cuda.is_bf16_supported(including_emulation=False):
             names.append('bfloat16')
-        for name in names:
-            ones = torch.ones((16, 16), dtype=getattr(torch, name), device=f'cuda:{index}')
-            (ones @ ones).sum().item()
-    return names
+        return _types_that_multiply(torch, f'cuda:{index}', names)
 
 
-def check_gpu_access(kfd: Path = _KFD) -> Iterator[Finding]:
+def _types_that_multiply(torch, device: str,  # noqa: ANN001 - a module
+                         names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the types in which a small product comes out right, and why the others do not."""
+    types, failures = [], {}
+    for name in names:
+        try:
+            ones = torch.ones((16, 16), dtype=getattr(torch, name), device=device)
+            total = (ones @ ones).float().sum().item()
+        except RuntimeError as error:
+            failures[name] = _one_line(error)
+            continue
+        if total == 16 ** 3:
+            types.append(name)
+        else:
+            failures[name] = f'the sum is {total:g} and not {16 ** 3}'
+    return types, failures
+
+
+def is_hip_build() -> bool:
+    """Tell whether torch is here and built for AMD GPUs."""
+    try:
+        torch = importlib.import_module('torch')
+    except Exception:  # check_torch says what is wrong with it
+        return False
+    return bool(torch.version.hip)
+
+
+def amd_cards(drm: Path = _DRM) -> list[str]:
+    """Return the names of the AMD graphics cards that the kernel shows."""
+    vendors = sorted(drm.glob('card*/device/vendor'))
+    return [path.parts[-3] for path in vendors
+            if '-' not in path.parts[-3]  # card0-HDMI-A-1 is a socket of card0
+            and path.read_text().strip().lower() == _AMD_VENDOR]
+
+
+def check_gpu_access(kfd: Path = _KFD, drm: Path = _DRM,
+                     is_hip: Callable[[], bool] = is_hip_build) -> Iterator[Finding]:
     """Look at the AMD compute device and whether this user may open it."""
     if not kfd.exists():
-        yield Finding('AMD compute', OK, f'no {kfd}: no AMD GPU, or none passed to this container')
+        cards = amd_cards(drm)
+        if not cards and not is_hip():
+            yield Finding('AMD compute', INFO, f'no {kfd} and no AMD GPU')
+            return
+        why = f'AMD GPU {", ".join(cards)} is here' if cards else 'torch is a ROCm build'
+        yield Finding('AMD compute', WARNING, f'{why}, but {kfd} is not; models run on the CPU',
+                      'load the amdgpu driver (sudo modprobe amdgpu, then dmesg | grep kfd); in a '
+                      'container: --device=/dev/kfd --device=/dev/dri --group-add video')
         return
     if os.access(kfd, os.R_OK | os.W_OK):
         yield Finding('AMD compute', OK, f'{kfd} may be opened')
@@ -176,14 +225,30 @@ def check_gpu_access(kfd: Path = _KFD) -> Iterator[Finding]:
 
 
 def check_conversion() -> Iterator[Finding]:
-    """Look at what turns image messages into arrays."""
-    from caption_ros.image import available_backends
-    backends = available_backends()
-    if backends:
-        yield Finding('image conversion', OK, ', '.join(backends))
-    else:
-        yield Finding('image conversion', PROBLEM, 'neither cv_bridge nor rosbags-image works',
-                      'pip install rosbags-image')
+    """Convert one pixel of an image message with each library."""
+    fixes = {'rosbags': 'pip install rosbags-image',
+             'cv_bridge': "install your ROS's cv_bridge; a numpy 1 build of it fails beside "
+                          'numpy 2'}
+    failures = {name: _conversion_failure(name) for name in fixes}
+    # Each stands in for the other, so only the lack of both stops anybody.
+    level = PROBLEM if all(failures.values()) else INFO
+    names = {'rosbags': 'rosbags-image', 'cv_bridge': 'cv_bridge'}
+    for backend, failure in failures.items():
+        if failure:
+            note = '' if level == PROBLEM else '; the other one is used'
+            yield Finding(names[backend], level, f'not usable ({failure}){note}', fixes[backend])
+        else:
+            yield Finding(names[backend], OK, 'converts images')
+
+
+def _conversion_failure(backend: str) -> str:
+    from caption_ros.image import rgb_from_raw
+    try:
+        pixel = rgb_from_raw(bytes((3, 2, 1)), height=1, width=1, step=3, encoding='bgr8',
+                             backend=backend)
+    except Exception as error:  # a library built for another numpy raises anything
+        return _one_line(error)
+    return '' if pixel.tolist() == [[[1, 2, 3]]] else f'bgr8 3 2 1 became {pixel.tolist()}'
 
 
 def check_models() -> Iterator[Finding]:
@@ -198,9 +263,15 @@ def check_models() -> Iterator[Finding]:
             yield Finding(name, PROBLEM, 'ships with the package and is not there',
                           'install caption_ros again')
         else:
-            yield Finding(name, OK, 'not on this machine; needed only if you choose it',
+            yield Finding(name, INFO, 'not on this machine; needed only if you choose it (looked '
+                          f'in {models_folder() / card.name} and {_hub_cache()})',
                           f'hf download {card.checkpoint} --local-dir '
                           f'{models_folder() / card.name}')
+
+
+def _hub_cache() -> str:
+    from huggingface_hub import constants
+    return str(constants.HF_HUB_CACHE)
 
 
 def check_ros() -> Iterator[Finding]:
@@ -298,13 +369,13 @@ def check_profile(env: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         return
     path = Path(env[variable])
     if not path.is_file():
-        yield Finding(name, PROBLEM, f'{variable} names {path}, which is not there',
+        yield Finding(name, WARNING, f'{variable} names {path}, which is not there',
                       how_to_set_profile())
         return
     try:
         size = segment_bytes(path)
     except (CaptionRosError, ValueError) as error:
-        yield Finding(name, PROBLEM, _one_line(error), how_to_set_profile())
+        yield Finding(name, WARNING, _one_line(error), how_to_set_profile())
         return
     if size is None:
         yield Finding(name, WARNING, f'{path} sets up no shared memory in its default participant',
@@ -327,6 +398,12 @@ def _check_shared_memory(segment: int) -> Iterator[Finding]:
                       'give it more: docker run --shm-size=1g, or a larger tmpfs')
     else:
         yield Finding('shared memory', OK, f'{_SHM} has {free >> 20} MiB free')
+
+
+def check_camera() -> Iterator[Finding]:
+    """Send images of two usual sizes for a second each."""
+    yield from check_frames(640, 480, 30.0, 1.0)
+    yield from check_frames(1920, 1080, 10.0, 1.0)
 
 
 def check_frames(width: int = 640, height: int = 480, rate_hz: float = 30.0,

@@ -8,32 +8,41 @@ import json as json_module
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-_MARKS = {'ok': ('ok', 'green'), 'warning': ('warning', 'yellow'), 'problem': ('PROBLEM', 'red')}
+_COLOURS = {'ok': 'green', 'info': 'cyan', 'warn': 'yellow', 'error': 'red'}
 
 
 def doctor(json: bool = typer.Option(False, '--json', help='Print JSON.')) -> None:
     """Say what this machine can do and what is wrong; exit 1 when something is broken."""
     from caption_ros.doctor import examine, is_healthy
 
-    progress = Console(stderr=True)
-    with progress.status('') as status:
+    with Console(stderr=True).status('') as status:
         findings = examine(lambda what: status.update(f'looking at {what}'))
     healthy = is_healthy(findings)
+    console = Console(highlight=False)
     if json:
-        typer.echo(json_module.dumps({'healthy': healthy,
-                                      'findings': [item.to_dict() for item in findings]}))
-    else:
-        console = Console(soft_wrap=True, highlight=False)
+        typer.echo(json_module.dumps([item.to_dict() for item in findings]))
+    elif console.is_terminal:
+        table = Table('level', 'what', 'found')
         for item in findings:
-            mark, colour = _MARKS[item.level]
-            console.print(Text(f'{mark:>8}  ', style=colour), Text(f'{item.name}: {item.text}'),
-                          sep='')
+            found = Text(item.text)
+            if item.fix:  # folded, so that nothing of a command is cut off
+                found.append(f'\n{_label(item.level)}: {item.fix}', style='bold')
+            table.add_row(Text(item.level, style=_COLOURS[item.level]), Text(item.name), found)
+        console.print(table)
+    else:
+        for item in findings:
+            typer.echo(f'{item.level:>5}  {item.name}: {item.text}')
             if item.fix:
-                label = 'get it' if item.level == 'ok' else 'fix'
-                console.print(Text(f'          {label}: {item.fix}'))
-        broken = sum(item.level == 'problem' for item in findings)
+                typer.echo(f'       {_label(item.level)}: {item.fix}')
+    if not json:
+        broken = sum(item.level == 'error' for item in findings)
         console.print('nothing is broken' if healthy else f'{broken} problem(s), see the fixes')
     if not healthy:
         raise typer.Exit(1)
+
+
+def _label(level: str) -> str:
+    return 'if you want it' if level == 'info' else 'fix'

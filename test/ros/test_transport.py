@@ -14,7 +14,6 @@ pytest.importorskip('rclpy')
 from caption_ros.ros import transport_check  # noqa: E402
 from caption_ros.ros.transport_check import TransportResult, check_transport  # noqa: E402
 
-
 ATTEMPTS = 3
 
 
