@@ -381,8 +381,9 @@ def check_profile(env: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         yield Finding(name, WARNING, f'{path} sets up no shared memory in its default participant',
                       how_to_set_profile())
     elif size < _WANTED_SEGMENT_BYTES:
-        yield Finding(name, WARNING, f'{path} has a segment of {size >> 10} KiB; a 1920x1080 '
-                      f'image wants {_WANTED_SEGMENT_BYTES >> 10} KiB', how_to_set_profile())
+        yield Finding(name, WARNING, f'{path} has a segment of {size >> 10} KiB; four '
+                      f'1920x1080 images want {_WANTED_SEGMENT_BYTES >> 10} KiB',
+                      how_to_set_profile())
     else:
         yield Finding(name, OK, f'{path}, segment of {size >> 20} MiB')
     yield from _check_shared_memory(size or 0)
