@@ -12,8 +12,8 @@ from caption_ros.errors import CheckpointError, OptionError
 
 
 @pytest.fixture
-def folder(checkpoints, tmp_path):
-    return shutil.copytree(checkpoints['vit_gpt2'], tmp_path / 'model')
+def folder(checkpoint, tmp_path):
+    return shutil.copytree(checkpoint('vit-gpt2'), tmp_path / 'model')
 
 
 def _drop(folder, *names):
@@ -37,9 +37,9 @@ def test_a_known_model_that_is_not_here_says_what_to_download_and_where(tmp_path
     assert str(tmp_path / 'vit-gpt2') in str(error.value)
 
 
-def test_a_known_model_put_into_the_folder_is_found(checkpoints, tmp_path, monkeypatch):
+def test_a_known_model_put_into_the_folder_is_found(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
-    os.symlink(checkpoints['blip'], tmp_path / 'blip')
+    os.symlink(checkpoint('blip'), tmp_path / 'blip')
     assert load_captioner('blip').family == 'blip'
 
 
