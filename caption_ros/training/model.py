@@ -20,7 +20,6 @@ from transformers import (
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
-    ViTImageProcessor,
 )
 
 from caption_ros.region import crop_box, regions_from_labels, resize_mask
@@ -86,6 +85,9 @@ def new_trainee(texts: Sequence[str], *, alpha: bool = True, width: int = 192,
         decoder_layers: Transformer layers of the decoder.
         seed: Seed of the initial weights.
     """
+    # The name alone makes transformers say on stderr that there is no torchvision.
+    from transformers import ViTImageProcessor
+
     tokenizer = word_tokenizer(texts)
     encoder = ViTConfig(
         hidden_size=width, num_hidden_layers=encoder_layers, num_attention_heads=width // 64,

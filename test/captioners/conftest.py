@@ -15,6 +15,7 @@ from transformers import (
     BeitConfig,
     BeitImageProcessor,
     BertConfig,
+    BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
@@ -37,13 +38,13 @@ VOCABULARY = 40
 HALF = {'mean': [0.5] * 3, 'std': [0.5] * 3}
 
 
-def _tokenizer(**names):
+def _tokenizer():
     words = [*SPECIAL, *(f'w{i}' for i in range(VOCABULARY - len(SPECIAL)))]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token='<unknown>'))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token='<pad>', bos_token='<start>',
-                                   eos_token='<end>', unk_token='<unknown>', **names)
+                                   eos_token='<end>', unk_token='<unknown>')
 
 
 def _loud(model, seed):
@@ -114,6 +115,11 @@ def alpha_vit_gpt2(folder, seed=4):
 
 
 def blip(folder, seed=5):
+    """Write BLIP's layout: a BertTokenizer whose start token stands beside its usual ones."""
+    words = ['[PAD]', '[DEC]', '[SEP]', '[UNK]', '[CLS]', '[MASK]', 'a', 'photo', 'of']
+    words += [f'w{i}' for i in range(VOCABULARY - len(words))]
+    (folder / 'vocab.txt').write_text('\n'.join(words) + '\n')
+    BertTokenizer(vocab=str(folder / 'vocab.txt')).save_pretrained(folder)
     text = {'vocab_size': VOCABULARY, 'hidden_size': 24, 'encoder_hidden_size': 16,
             'max_position_embeddings': 32, 'bos_token_id': START, 'pad_token_id': PAD,
             'eos_token_id': END, 'sep_token_id': END, **_TINY}
@@ -123,10 +129,9 @@ def blip(folder, seed=5):
                                                           vision_config=vision)), seed)
     bias = model.text_decoder.cls.predictions.bias
     with torch.no_grad():  # BLIP's search takes no list of tokens to avoid
-        bias[[PAD, START, 3]] = -100.0
+        bias[[PAD, START, 3, 4, 5]] = -100.0
         bias[END] = -4.0
     model.save_pretrained(folder)
-    _tokenizer(sep_token='<end>', cls_token='<start>').save_pretrained(folder)
     BlipImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(folder)
 
 

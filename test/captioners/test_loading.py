@@ -1,19 +1,27 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+"""A checkpoint is taken whole or refused in one sentence that names the file."""
+
+import json
 import os
 import shutil
 
+import numpy as np
 import pytest
-from checkpoints import edit_json
+import torch
 from safetensors.torch import load_file, save_file
 
-from caption_ros import load_captioner
+from caption_ros import CaptionOptions, load_captioner
 from caption_ros.errors import CheckpointError, OptionError
 
 
 @pytest.fixture
 def folder(checkpoint, tmp_path):
     return shutil.copytree(checkpoint('vit-gpt2'), tmp_path / 'model')
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def _drop(folder, *names):
@@ -47,6 +55,29 @@ def test_a_missing_weight_is_named(folder):
     _drop(folder, 'encoder.layernorm.weight')
     with pytest.raises(CheckpointError, match='lacks weights.*encoder.layernorm.weight'):
         load_captioner(folder)
+
+
+def test_a_missing_head_is_not_taken_for_a_tied_one(folder):
+    config = json.loads((folder / 'config.json').read_text())
+    config['decoder']['tie_word_embeddings'] = False
+    (folder / 'config.json').write_text(json.dumps(config))
+    if 'decoder.lm_head.weight' in load_file(folder / 'model.safetensors'):
+        _drop(folder, 'decoder.lm_head.weight')
+    with pytest.raises(CheckpointError, match='lacks weights.*decoder.lm_head.weight'):
+        load_captioner(folder)
+
+
+def test_an_older_layout_loads_with_the_same_captions(folder, captioner, rgb):
+    # transformers 4 wrote these names and buffers, as nlpconnect's checkpoint has them.
+    weights = load_file(folder / 'model.safetensors')
+    for layer in range(2):
+        weights[f'decoder.transformer.h.{layer}.attn.bias'] = torch.ones(1, 1, 32, 32)
+        weights[f'decoder.transformer.h.{layer}.attn.masked_bias'] = torch.tensor(-1e4)
+    weights['decoder.lm_head.weight'] = weights['decoder.transformer.wte.weight'].clone()
+    torch.save(weights, folder / 'pytorch_model.bin')
+    (folder / 'model.safetensors').unlink()
+    old = load_captioner(folder).caption(rgb, [None], CaptionOptions())
+    assert old == captioner('vit-gpt2').caption(rgb, [None], CaptionOptions())
 
 
 def test_an_extra_weight_is_named(folder):
@@ -85,9 +116,7 @@ def test_another_family_is_named(folder):
 
 
 def test_a_processor_of_another_size_is_refused(folder):
-    from caption_ros import CaptionOptions
     edit_json(folder / 'preprocessor_config.json', size={'height': 64, 'width': 64})
-    import numpy as np
     with pytest.raises(CheckpointError, match='preprocessor_config.json and config.json'):
         load_captioner(folder).caption(np.zeros((9, 9, 3), np.uint8), [None], CaptionOptions())
 
