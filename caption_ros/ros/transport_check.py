@@ -28,6 +28,7 @@ _WARM_UP = 'warm-up'
 _WARM_UP_PERIOD_S = 0.05
 _START_TIMEOUT_S = 30.0
 _LAST_FRAME_TIMEOUT_S = 1.0
+_END_TIMEOUT_S = 3.0
 # Domains above 101 touch the port range that Linux hands to other programs.
 _FIRST_DOMAIN, _DOMAINS = 60, 40
 
@@ -97,9 +98,13 @@ def check_transport(width: int = 640, height: int = 480, rate_hz: float = 30.0,
         return TransportResult(width, height, rate_hz, frames, int(counts.get('received', 0)),
                                float(counts.get('median_s', 0.0)))
     finally:
-        _kill(receiver, sender)
+        # A killed process leaves its shared-memory segment behind, so let both end by themselves.
         for process in (receiver, sender):
-            process.communicate()
+            try:
+                process.communicate(timeout=_END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
 
 
 def _start(arguments: list[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
