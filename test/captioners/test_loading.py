@@ -76,8 +76,9 @@ def test_an_older_layout_loads_with_the_same_captions(folder, captioner, rgb):
     weights['decoder.lm_head.weight'] = weights['decoder.transformer.wte.weight'].clone()
     torch.save(weights, folder / 'pytorch_model.bin')
     (folder / 'model.safetensors').unlink()
-    old = load_captioner(folder).caption(rgb, [None], CaptionOptions())
-    assert old == captioner('vit-gpt2').caption(rgb, [None], CaptionOptions())
+    old, = load_captioner(folder, device='cpu').caption(rgb, [None], CaptionOptions())
+    new, = captioner('vit-gpt2').caption(rgb, [None], CaptionOptions())
+    assert old.text == new.text and old.score == pytest.approx(new.score)
 
 
 def test_an_extra_weight_is_named(folder):
