@@ -47,6 +47,7 @@ from caption_ros.captioners import load_captioner  # noqa: E402
 from caption_ros.pipeline import caption_frame  # noqa: E402
 from caption_ros.scenes import FRAME_RATE_HZ, TabletopStream  # noqa: E402
 
+NAMESPACE = f'/node_bench_{os.getpid()}'  # domains are few, and another run may share ours
 PRELOAD = 30
 SERVICE_PERIOD_S = 0.1
 START_TIMEOUT_S = 120.0
@@ -54,7 +55,7 @@ START_TIMEOUT_S = 120.0
 
 def start(module: str, **parameters: object) -> subprocess.Popen:
     command = [sys.executable, '-m', f'caption_ros.ros.{module}', '--ros-args',
-               '--log-level', 'warn']
+               '--log-level', 'warn', '-r', f'__ns:={NAMESPACE}']
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ['-p', f'{name}:={text}']
@@ -66,7 +67,7 @@ class Probe:
 
     def __init__(self) -> None:
         rclpy.init(args=[])
-        self.node = rclpy.create_node('node_bench')
+        self.node = rclpy.create_node('node_bench', namespace=NAMESPACE)
         self.records: list[dict] = []
         self.node.create_subscription(
             String, 'captions', lambda message: self.records.append(json.loads(message.data)), 100)
