@@ -11,31 +11,40 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from caption_ros.errors import CaptionError, ImageFormatError, OptionError
+from caption_ros.errors import CaptionError, ImageFormatError, OptionError, RegionError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from caption_ros.caption import Caption
     from caption_ros.captioner import Captioner, CaptionOptions
+    from caption_ros.region import Region
 
 _TABLETOP_NOTE = ('note: tabletop knows only its simulated tabletops; for photographs choose '
                   '--model vit-gpt2 or blip')
 
 
-def _captions(path: Path, masks: Sequence[Path], box: tuple[int, int, int, int] | None,
-              captioner: Captioner, options: CaptionOptions) -> list[Caption]:
-    from caption_ros.picture import read_labels, read_picture
+def _captions(path: Path, masks: Sequence[npt.NDArray[np.integer]],
+              box: tuple[int, int, int, int] | None, captioner: Captioner,
+              options: CaptionOptions) -> list[Caption]:
+    from caption_ros.picture import read_picture
     from caption_ros.pipeline import caption_frame, caption_regions
     from caption_ros.region import region_from_box
 
     rgb = read_picture(path)
     if box is not None:
         region = region_from_box(box, (rgb.shape[0], rgb.shape[1]))
-        targets = [None, region] if options.describe == 'both' else [region]
+        targets: list[Region | None] = [None] if options.describe in ('scene', 'both') else []
+        if options.describe != 'scene':
+            targets.append(region)
         return caption_regions(rgb, targets, captioner, options)
-    if not masks:
-        return caption_frame(rgb, None, captioner, options)
-    return [caption for mask in masks
-            for caption in caption_frame(rgb, read_labels(mask), captioner, options)]
+    captions = caption_frame(rgb, masks[0] if masks else None, captioner, options)
+    if options.describe != 'scene':
+        for labels in masks[1:]:  # the scene is said once
+            captions += [caption for caption in caption_frame(rgb, labels, captioner, options)
+                         if caption.region is not None]
+    return captions
 
 
 def _line(caption: Caption) -> str:
@@ -65,25 +74,32 @@ def image(
     """Caption pictures: the whole of them, or the regions of masks or a box."""
     from caption_ros.captioner import CaptionOptions, check_focus
     from caption_ros.captioners import load_captioner
+    from caption_ros.picture import read_labels
 
     if mask and box:
         raise OptionError('--mask and --box were both given; choose one')
+    if describe in ('regions', 'both') and not mask and not box:
+        raise OptionError(f'describe {describe!r} needs a region; give --mask or --box')
     options = CaptionOptions(focus=focus, describe=describe, num_beams=num_beams,
                              max_new_tokens=max_new_tokens, prompt=prompt)
+    labels = [read_labels(path) for path in mask]  # a broken mask shows before the model loads
     captioner = load_captioner(model, device=device, dtype=dtype)
     check_focus(captioner, focus)
-    if model == 'tabletop' and not json:
-        typer.echo(_TABLETOP_NOTE, err=True)
     failed = []
+    is_noted = json or model != 'tabletop'
     for path in files:
         try:
-            captions = _captions(path, mask, box, captioner, options)
-        except (CaptionError, ImageFormatError) as error:
+            captions = _captions(path, labels, box, captioner, options)
+        except (CaptionError, ImageFormatError, RegionError) as error:
             if len(files) == 1:
                 raise
             failed.append(path)
-            typer.echo(f'caption-ros: {path}: {error}', err=True)
+            where = '' if str(path) in str(error) else f'{path}: '
+            typer.echo(f'caption-ros: {where}{error}', err=True)
             continue
+        if not is_noted:  # beside captions only: an error stays one line
+            typer.echo(_TABLETOP_NOTE, err=True)
+            is_noted = True
         if json:
             typer.echo(json_module.dumps(
                 {'file': str(path), 'model': captioner.name,
