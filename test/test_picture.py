@@ -59,7 +59,7 @@ def test_labels_of_16_bits_stay(tmp_path):
 
 
 @pytest.mark.parametrize('name, pixels, text', [
-    pytest.param('m.jpg', ONE_REGION, 'm.jpg: it is a JPEG, which changes label values',
+    pytest.param('m.jpg', ONE_REGION, 'm.jpg: it is a JPEG, which changes',
                  id='jpeg'),
     pytest.param('m.png', np.eye(3, dtype=np.uint8)[None] * 255, 'of several colours',
                  id='colours'),
