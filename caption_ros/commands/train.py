@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 _LOG_EVERY = 50  # lines in a pipe, where no bar is shown
+_PASSES = 3  # looks at each simulated frame
 
 
 def train(
@@ -48,8 +49,10 @@ def train(
     texts = tabletop_captions() if jsonl is None else jsonl.captions()
     trainee = new_trainee(texts, alpha=alpha, seed=seed) if init == 'scratch' \
         else load_trainee(Path(init))
-    # Half sentences, half phrases: sentences are the harder part, phrases soon come by themselves.
-    samples = jsonl or TabletopSamples(max(1, batch_size // 2), 1, patch_grid(trainee), seed)
+    # More sentences than phrases: they are the harder part, phrases soon come by themselves.
+    frames = max(1, batch_size * 2 // 3)
+    samples = jsonl or TabletopSamples(frames, batch_size - frames, patch_grid(trainee), seed,
+                                       passes=_PASSES)
     with progress_bar('steps', steps) as advance:
         def show(step: int, figures: dict[str, float]) -> None:
             note = f'loss {figures["loss"]:.3f} exact {figures["exact"]:.2f}'

@@ -25,6 +25,7 @@ from caption_ros.scenes.vocabulary import (
 )
 
 BASE_WIDTH, BASE_HEIGHT = 640, 480  # pixels; other sizes show the same view
+MAX_OBJECTS = 5
 _MARGIN_PX = 6.0
 _MIN_ORDER_GAP_PX = 58.0
 _MAX_OCCLUSION = 0.38
@@ -229,7 +230,7 @@ def sample_layout(seed: int) -> Layout:
         focal_px=float(rng.uniform(930, 990)),
         roll_rad=float(rng.uniform(-0.02, 0.02)),
     )
-    objects = _place(rng, camera, int(rng.integers(1, 6)))
+    objects = _place(rng, camera, int(rng.integers(1, MAX_OBJECTS + 1)))
     objects.sort(key=lambda item: sum(_bounds_px(camera, item)[::2]))
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.25)
     light = (np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +20,16 @@ import numpy.typing as npt
 from caption_ros.errors import CaptionRosError
 from caption_ros.region import region_from_box
 from caption_ros.scenes import FIRST_TRAINING_SEED, Frame, TabletopStream
+from caption_ros.scenes.layout import MAX_OBJECTS
 from caption_ros.scenes.vocabulary import COLOURS, SHAPES, SIZES, TABLES
 
-# What the patch labels of one cell say: colour, shape, size; 0 is the table in all three.
-PATCH_CLASSES: tuple[int, ...] = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1)
+# What the patch labels of one cell say: colour, shape, size and place from the left; 0 is the
+# table in all four. The place teaches the encoder to count, so that no object is skipped.
+PATCH_CLASSES: tuple[int, ...] = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1,
+                                  MAX_OBJECTS + 1)
 _MAX_FRAME = 100_000  # a stream's time is drawn from its first hour
-# The model sees 160x128 pixels: most scenes can be drawn at half size, at a third of the cost.
+_PASS_GAP = 20  # steps until a frame comes again
+# The model sees 200x160 pixels: most scenes can be drawn at half size, at a third of the cost.
 _SIZES = ((320, 240), (320, 240), (320, 240), (640, 480))
 
 
@@ -36,7 +41,7 @@ class Sample:
         rgb: Image, shape (H, W, 3), uint8.
         mask: Region to describe, shape (H, W), bool, or None for the whole image.
         caption: Reference text.
-        cells: Patch labels, shape (rows, cols, 3), int64, see PATCH_CLASSES; None without.
+        cells: Patch labels, shape (rows, cols, 4), int64, see PATCH_CLASSES; None without.
     """
 
     rgb: npt.NDArray[np.uint8]
@@ -56,56 +61,70 @@ class Samples(Protocol):
 
 
 def cell_labels(frame: Frame, rows: int, cols: int) -> npt.NDArray[np.int64]:
-    """Label a grid of cells with the colour, shape and size of the object at their centre.
+    """Label a grid of cells with what the object at their centre is and where it stands.
 
     Returns:
-        Class indices, shape (rows, cols, 3), int64.
+        Class indices, shape (rows, cols, 4), int64, see PATCH_CLASSES.
     """
     height, width = frame.exact_labels.shape
     y = ((np.arange(rows) + 0.5) * height / rows).astype(int)
     x = ((np.arange(cols) + 0.5) * width / cols).astype(int)
-    table = np.zeros((len(frame.layout.objects) + 1, 3), np.int64)
+    table = np.zeros((len(frame.layout.objects) + 1, len(PATCH_CLASSES)), np.int64)
     for i, item in enumerate(frame.layout.objects):
         table[i + 1] = (list(COLOURS).index(item.colour) + 1, SHAPES.index(item.shape) + 1,
-                        list(SIZES).index(item.size) + 1)
+                        list(SIZES).index(item.size) + 1, i + 1)
     return np.asarray(table[frame.exact_labels[np.ix_(y, x)]])
 
 
 class TabletopSamples:
-    """Fresh scenes at every step: each frame's sentence and up to ``regions`` of its phrases.
+    """Simulated scenes: the sentence of every frame, and the phrases of some of its objects.
 
     Args:
-        frames: Frames in a batch.
-        regions: Most regions of a frame that are taken.
+        frames: Frames in a batch, a multiple of ``passes``.
+        phrases: Object phrases in a batch, spread over its frames.
         grid: Rows and columns of the patch labels.
         seed: Moves the run to other scenes, 0 or greater.
+        passes: Batches that a frame appears in. Drawing costs as much as training on what is
+            drawn, and a second look at a frame teaches nearly what a new frame would.
     """
 
-    def __init__(self, frames: int, regions: int, grid: tuple[int, int], seed: int = 0) -> None:
-        self.frames = frames
-        self.regions = regions
+    def __init__(self, frames: int, phrases: int, grid: tuple[int, int], seed: int = 0,
+                 passes: int = 1) -> None:
+        self.phrases = phrases
         self.grid = grid
         self.seed = seed
+        self._fresh = max(1, frames // passes)
+        self._passes = passes
+        self._frame = lru_cache(self._fresh * (_PASS_GAP * (passes - 1) + 1))(self._draw)
 
-    def _samples(self, scene_seed: int, rng: np.random.Generator) -> list[Sample]:
+    def _draw(self, scene_seed: int) -> tuple[Frame, npt.NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, scene_seed])
         size = _SIZES[rng.integers(len(_SIZES))]
         frame = TabletopStream(scene_seed, *size).frame(int(rng.integers(_MAX_FRAME)))
-        cells = cell_labels(frame, *self.grid)
-        labels = rng.permutation(list(frame.region_captions))[:self.regions]
-        return [Sample(frame.rgb, None, frame.scene_caption, cells)] + [
-            Sample(frame.rgb, frame.labels == label, frame.region_captions[int(label)], cells)
-            for label in labels]
+        return frame, cell_labels(frame, *self.grid)
+
+    def _samples(self, scene_seeds: list[int], rng: np.random.Generator) -> list[Sample]:
+        out = []
+        for i, scene_seed in enumerate(scene_seeds):
+            frame, cells = self._frame(scene_seed)
+            out.append(Sample(frame.rgb, None, frame.scene_caption, cells))
+            count = len(range(i, self.phrases, len(scene_seeds)))
+            for label in rng.permutation(list(frame.region_captions))[:count]:
+                out.append(Sample(frame.rgb, frame.labels == label,
+                                  frame.region_captions[int(label)], cells))
+        return out
 
     def batch(self, step: int) -> list[Sample]:
-        """Return the batch of a step; its scenes appear in no other step."""
-        rng = np.random.default_rng([self.seed, step])
-        first = FIRST_TRAINING_SEED + self.seed * 1_000_000_000 + step * self.frames
-        return [sample for i in range(self.frames) for sample in self._samples(first + i, rng)]
+        """Return the batch of a step; its fresh frames come again in ``passes - 1`` later ones."""
+        first = FIRST_TRAINING_SEED + self.seed * 1_000_000_000
+        steps = [step + _PASS_GAP * past for past in reversed(range(self._passes))]
+        seeds = [first + source * self._fresh + i for source in steps for i in range(self._fresh)]
+        return self._samples(seeds, np.random.default_rng([self.seed, step]))
 
     def held_out(self) -> list[Sample]:
-        """Return the samples of 64 evaluation scenes."""
-        rng = np.random.default_rng(0)
-        return [sample for scene in range(50_000, 50_064) for sample in self._samples(scene, rng)]
+        """Return sentence and one phrase of 64 evaluation scenes."""
+        seeds = list(range(50_000, 50_064))
+        return TabletopSamples(64, 64, self.grid)._samples(seeds, np.random.default_rng(0))
 
 
 def tabletop_captions() -> list[str]:

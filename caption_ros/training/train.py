@@ -68,7 +68,7 @@ class TrainOptions:
 
 
 class PatchHead(nn.Module):
-    """Reads colour, shape and size of the cells under each patch off the encoder's output."""
+    """Reads what stands in the cells under each patch off the encoder's output."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class PatchHead(nn.Module):
 
     def forward(self, hidden: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
         """Return the loss of patch tokens (batch, 1 + patches, width) and cell labels."""
-        batch, rows, cols, _ = cells.shape
-        by_patch = cells.view(batch, rows // 2, 2, cols // 2, 2, 3).transpose(2, 3)
-        target = by_patch.reshape(-1, 3)  # (batch * patches * cells, 3)
+        batch, rows, cols, classes = cells.shape
+        by_patch = cells.view(batch, rows // 2, 2, cols // 2, 2, classes).transpose(2, 3)
+        target = by_patch.reshape(-1, classes)
         logits = self.linear(hidden[:, 1:]).float().view(len(target), -1)
         loss = logits.new_zeros(())
         for kind, part in enumerate(logits.split(PATCH_CLASSES, dim=1)):
@@ -224,6 +224,8 @@ def train(
     torch.manual_seed(options.seed)
     model = trainee.model.to(options.device)
     model.train()
+    if options.device == 'cpu':  # the fused kernel's backward takes a third longer there
+        model.set_attn_implementation('eager')
     head = PatchHead(model.config.encoder.hidden_size).to(options.device)
     optimizer = _optimizer([model, head], options)
     modules = {'model': model, 'head': head, 'optimizer': optimizer}

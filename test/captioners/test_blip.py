@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import END, START
+from tiny_checkpoints import END, START
 from transformers import BlipForConditionalGeneration
 
 from caption_ros.captioner import CaptionOptions

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import END, MAKERS
+from tiny_checkpoints import END, MAKERS
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,

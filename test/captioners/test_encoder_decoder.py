@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import PAD, START
+from tiny_checkpoints import PAD, START
 from transformers import VisionEncoderDecoderModel
 
 from caption_ros.captioner import CaptionOptions

@@ -20,20 +20,20 @@ def test_no_evaluation_seed_is_ever_trained_on(monkeypatch):
         seeds.append(seed)
         return real(seed, *size)
     monkeypatch.setattr(module, 'TabletopStream', record)
-    source = TabletopSamples(2, 3, (16, 20))
+    source = TabletopSamples(2, 6, (16, 20))
     for step in (0, 1, 1000):
         source.batch(step)
     assert min(seeds) >= FIRST_TRAINING_SEED and len(set(seeds)) == len(seeds) == 6
 
 
 def test_a_step_gives_the_same_batch_each_time():
-    source = TabletopSamples(2, 3, (16, 20))
+    source = TabletopSamples(2, 6, (16, 20))
     for first, second in zip(source.batch(3), source.batch(3)):
         assert first.caption == second.caption and np.array_equal(first.rgb, second.rgb)
 
 
 def test_cells_name_the_object_under_the_mask():
-    source = TabletopSamples(4, 3, (16, 20))
+    source = TabletopSamples(4, 12, (16, 20))
     for sample in source.batch(0):
         if sample.mask is None:
             continue
@@ -88,3 +88,26 @@ def test_a_missing_picture_is_named(folder):
     path = _write(folder, {'image': 'a.png', 'caption': 'x'}, {'image': 'no.png', 'caption': 'y'})
     with pytest.raises(CaptionRosError, match='no.png'):
         JsonlSamples(path, 1).batch(0)
+
+
+def test_a_frame_comes_again_in_later_batches_with_other_phrases():
+    source = TabletopSamples(6, 6, (16, 20), passes=3)
+    now, later = (source.batch(step) for step in (100, 100 + module._PASS_GAP))
+    again = [sample for sample in later if any(sample.rgb is old.rgb for old in now)]
+    assert {sample.caption for sample in again if sample.mask is None} <= {
+        sample.caption for sample in now}
+    assert len({id(sample.rgb) for sample in again}) == 4 and len(later) == 12
+
+
+def test_a_resumed_run_draws_the_frames_of_earlier_steps():
+    unbroken, resumed = (TabletopSamples(3, 3, (16, 20), passes=3) for _ in range(2))
+    unbroken.batch(5)
+    for first, second in zip(unbroken.batch(7), resumed.batch(7)):
+        assert first.caption == second.caption and np.array_equal(first.rgb, second.rgb)
+
+
+def test_cells_say_which_object_it_is_from_the_left():
+    frame = module.TabletopStream(7).frame(0)
+    cells = module.cell_labels(frame, 16, 20)
+    middle = _middle(frame.exact_labels == 2)
+    assert cells[middle][3] == 2 and cells.max(axis=(0, 1))[3] == len(frame.region_captions)

@@ -18,7 +18,7 @@ def _small(alpha=True):
 
 def _run(out, steps, resume=False, trainee=None):
     trainee = trainee or _small()
-    samples = TabletopSamples(2, 2, patch_grid(trainee))
+    samples = TabletopSamples(2, 4, patch_grid(trainee))
     losses = {}
     options = TrainOptions(steps=steps, save_every=2, warmup_steps=1, half=False)
     train(trainee, samples, out, options, resume=resume,
@@ -47,7 +47,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     whole, _ = _run(tmp_path / 'whole', 4)
     broken = tmp_path / 'broken'
     trainee = _small()
-    samples = TabletopSamples(2, 2, patch_grid(trainee))
+    samples = TabletopSamples(2, 4, patch_grid(trainee))
 
     def stop(step, figures):
         if step == 3:
@@ -78,7 +78,7 @@ def test_fine_tuning_starts_from_a_checkpoint_without_alpha(tmp_path):
 def test_the_loss_is_that_of_the_whole_model(tmp_path):
     trainee = _small()
     trainee.model.eval()
-    batch = Collate(trainee)(TabletopSamples(2, 2, patch_grid(trainee)).batch(0))
+    batch = Collate(trainee)(TabletopSamples(2, 4, patch_grid(trainee)).batch(0))
     hidden = trainee.model.encoder(pixel_values=batch['pixel_values']).last_hidden_state
     ours, _ = _caption_loss(trainee, hidden, batch['labels'])
     theirs = trainee.model(pixel_values=batch['pixel_values'], labels=batch['labels']).loss
