@@ -138,7 +138,8 @@ class Intake:
                 return
             self._counters.add('masks received')
             self._expect_masks()
-            pair = self._pairer.add_mask(stamp_to_ns(message.header.stamp), message, now_s)
+            pair = self._pairer.add_mask(stamp_to_ns(message.header.stamp), message, now_s,
+                                         len(message.data))
             self._hand_on_pair(pair)
 
     def expire(self) -> None:
