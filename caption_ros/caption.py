@@ -21,12 +21,16 @@ class Caption:
         focus: How the model looked at the region: alpha, attention or crop; none for the
             whole scene.
         region: What was described; None for the whole scene.
+        match: Probability that the text describes the region, 0..1, by a filter; None without.
+        held_back: True when the match is below the threshold: not for people.
     """
 
     text: str
     score: float
     focus: str
     region: Region | None
+    match: float | None = None
+    held_back: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the caption as JSON values, as in the ``captions`` topic."""
@@ -35,5 +39,8 @@ class Caption:
             'box': [int(edge) for edge in self.region.box],
             'area_px': int(self.region.area_px),
         }
-        return {'text': self.text, 'score': round(float(self.score), 4), 'focus': self.focus,
-                'region': region}
+        out = {'text': self.text, 'score': round(float(self.score), 4), 'focus': self.focus,
+               'region': region}
+        if self.match is not None:
+            out['match'] = round(float(self.match), 4)
+        return out

@@ -31,6 +31,11 @@ class CaptionOptions:
         max_new_tokens: Tokens of a caption at most, 1..512.
         num_beams: 1 is greedy search, up to 16 beams.
         prompt: Text that the caption goes on from, for models that take text.
+        sample: Draw captions by nucleus sampling instead of searching for the likeliest; the
+            same frame gives the same captions each time.
+        candidates: With a filter: captions sampled for each region, 1..16; the best is kept. 1
+            is the search's own.
+        filter_threshold: With a filter: least match of a caption, 0..1; others are held back.
     """
 
     focus: str = 'auto'
@@ -40,6 +45,9 @@ class CaptionOptions:
     max_new_tokens: int = 48
     num_beams: int = 1
     prompt: str = ''
+    sample: bool = False
+    candidates: int = 1
+    filter_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         _check_choice('focus', self.focus, FOCUS_MODES)
@@ -50,6 +58,12 @@ class CaptionOptions:
         _check_range('num_beams', self.num_beams, 1, 16)
         if not isinstance(self.prompt, str):
             raise OptionError(f'prompt must be text, got {self.prompt!r}')
+        _check_range('candidates', self.candidates, 1, 16)
+        if not 0.0 <= self.filter_threshold <= 1.0:
+            raise OptionError(f'filter_threshold must be in 0..1, got {self.filter_threshold!r}')
+        if self.num_beams > 1 and (self.sample or self.candidates > 1):
+            raise OptionError(f'num_beams is {self.num_beams} and captions are to be sampled; '
+                              'wanted num_beams 1, or candidates 1 and no sampling')
 
 
 class Captioner(Protocol):

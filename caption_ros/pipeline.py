@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from caption_ros.caption import Caption
 from caption_ros.captioner import Captioner, CaptionOptions
-from caption_ros.errors import CaptionError, ImageFormatError, RegionError
+from caption_ros.errors import CaptionError, ImageFormatError, OptionError, RegionError
 from caption_ros.region import Region, regions_from_labels, scale_labels
 
 
@@ -73,6 +73,9 @@ def caption_regions(rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]
         if region is not None and tuple(region.image_size) != rgb.shape[:2]:
             raise RegionError(f'the region belongs to an image of {region.image_size} (height, '
                               f'width), got an image of {rgb.shape[:2]}')
+    if options.candidates > 1 and getattr(captioner, 'filter_name', None) is None:
+        raise OptionError(f'candidates is {options.candidates} and there is no filter to choose '
+                          'among them; set a filter or candidates 1')
     if not regions:
         return []
     captions = captioner.caption(rgb, regions, options)

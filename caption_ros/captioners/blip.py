@@ -15,6 +15,7 @@ from caption_ros.captioners.loading import (
     load_model,
     load_processor,
     load_tokenizer,
+    weights_size,
 )
 from caption_ros.captioners.view import View
 from caption_ros.captioners.vision_text import VisionTextCaptioner
@@ -79,10 +80,8 @@ class BlipCaptioner(VisionTextCaptioner):
         side, patch = int(vision.get('image_size', 384)), int(vision.get('patch_size', 16))
         view = View(load_processor(folder), (side, side))
         tokenizer = load_tokenizer(folder)
-        size = sum(path.stat().st_size for pattern in ('*.safetensors', 'pytorch_model*.bin')
-                   for path in folder.glob(pattern))
         model = load_model(BlipForConditionalGeneration, folder,
-                           resolve_dtype(dtype, device, size // 4)).to(device)
+                           resolve_dtype(dtype, device, weights_size(folder))).to(device)
         if tokenizer.sep_token_id is None:
             raise CheckpointError(f'{folder} holds a tokenizer without a separator token; wanted '
                                   "BLIP's own, a BertTokenizer")

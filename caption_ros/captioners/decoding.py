@@ -10,6 +10,9 @@ from typing import Any
 
 from caption_ros.captioner import CaptionOptions
 
+_TOP_P = 0.9  # of nucleus sampling, as in BLIP's own captioning of the web
+_SEED = 0
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -62,6 +65,8 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
 
     config = copy.copy(config)
     config.num_beams = options.num_beams
+    if options.sample:
+        config.do_sample, config.top_p, config.top_k = True, _TOP_P, 0
     config.max_new_tokens = max(1, min(options.max_new_tokens, max_positions - start.shape[1]))
     if options.num_beams == 1:
         config.early_stopping = False
@@ -74,8 +79,11 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
               'past_key_values': EncoderDecoderCache(DynamicCache(), DynamicCache())}
     if mask is not None:
         inputs['encoder_attention_mask'] = mask
-    out = decoder.generate(input_ids=start, attention_mask=torch.ones_like(start),
-                           generation_config=config, **inputs)
+    with torch.random.fork_rng(enabled=options.sample):
+        if options.sample:  # the same frame gives the same captions each time
+            torch.manual_seed(_SEED)
+        out = decoder.generate(input_ids=start, attention_mask=torch.ones_like(start),
+                               generation_config=config, **inputs)
     beams = out.beam_indices if options.num_beams > 1 else None
     logits = tuple(step.float() for step in out.logits)
     chances = decoder.compute_transition_scores(out.sequences, logits, beams,

@@ -15,6 +15,7 @@ from caption_ros.captioners.loading import (
     load_model,
     load_processor,
     load_tokenizer,
+    weights_size,
 )
 from caption_ros.captioners.view import View
 from caption_ros.captioners.vision_text import VisionTextCaptioner
@@ -76,7 +77,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         view = View(load_processor(folder), _pair(encoder.get('image_size', 224)))
         tokenizer = load_tokenizer(folder)
         model = load_model(VisionEncoderDecoderModel, folder, resolve_dtype(
-            dtype, device, _weights_size(folder))).to(device)
+            dtype, device, weights_size(folder))).to(device)
         kind = str(encoder.get('model_type'))
         rows, cols = _pair(encoder.get('patch_size', 16))
         focus_modes: tuple[str, ...] = ('crop',)
@@ -110,12 +111,6 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
 
     def _text(self, tokens: list[int], prompt: str) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-
-
-def _weights_size(folder: Path) -> int:
-    """Return roughly the number of parameters, from the size of the files."""
-    return sum(path.stat().st_size for pattern in ('*.safetensors', 'pytorch_model*.bin')
-               for path in folder.glob(pattern)) // 4
 
 
 def _pair(size: Any) -> tuple[int, int]:

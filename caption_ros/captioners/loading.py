@@ -98,6 +98,12 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
     return model.eval()
 
 
+def weights_size(folder: Path) -> int:
+    """Return roughly the number of parameters of a checkpoint, from the size of its files."""
+    return sum(path.stat().st_size for pattern in ('*.safetensors', 'pytorch_model*.bin')
+               for path in folder.glob(pattern)) // 4
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a checkpoint folder.
 

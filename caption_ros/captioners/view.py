@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caption_ros.errors import CheckpointError
-from caption_ros.region import Box, Region
+from caption_ros.region import Box, Region, crop, crop_box
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,8 @@ class View:
                  int(np.clip((left + right) // 2 - x0, 0, x1 - x0 - 1))] = True
         return Region(region.label, (0, 0, x1 - x0, y1 - y0), mask,
                       int(np.count_nonzero(mask)), (y1 - y0, x1 - x0))
+
+
+def cropped(rgb: npt.NDArray[np.uint8], region: Region) -> npt.NDArray[np.uint8]:
+    """Return the part of an image (H, W, 3) that shows a region with some context."""
+    return crop(rgb, rgb[..., 0], crop_box(region))[0]

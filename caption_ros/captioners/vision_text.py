@@ -19,9 +19,9 @@ import numpy.typing as npt
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions, check_focus
 from caption_ros.captioners.decoding import Decoded
-from caption_ros.captioners.view import View
+from caption_ros.captioners.view import View, cropped
 from caption_ros.errors import CaptionError, CaptionRosError
-from caption_ros.region import Region, crop, crop_box, normalise_alpha, patch_mask, resize_mask
+from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
 
 class VisionTextCaptioner:
@@ -98,12 +98,13 @@ class VisionTextCaptioner:
               options: CaptionOptions) -> Decoded:
         import torch
 
-        if focus == 'alpha':
-            return self._decode(self._encode(self._with_alpha(rgb, regions)), None, options)
-        if focus == 'crop':
-            images = [rgb if region is None else _cropped(rgb, region) for region in regions]
-            pixels = torch.stack([self._view.pixels(image) for image in images])
-            return self._decode(self._encode(pixels), None, options)
+        if focus in ('alpha', 'crop'):
+            seen = {id(region): region for region in regions}  # a region may come several times
+            pixels = (self._with_alpha if focus == 'alpha' else self._crops)(
+                rgb, list(seen.values()))
+            row_of = {key: row for row, key in enumerate(seen)}
+            hidden = self._encode(pixels)[[row_of[id(region)] for region in regions]]
+            return self._decode(hidden, None, options)
         hidden = self._encode(self._view.pixels(rgb)[None])  # (1, tokens, width)
         if any(region is not None for region in regions):
             mask = torch.from_numpy(self._token_mask(regions)).to(self.device)
@@ -111,6 +112,13 @@ class VisionTextCaptioner:
             mask = None
         # repeat, not expand: GPT-2's Conv1D views its input, which an expanded one forbids.
         return self._decode(hidden.repeat(len(regions), 1, 1), mask, options)
+
+    def _crops(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
+        """Return pixels (regions, 3, H, W), each region's crop."""
+        import torch
+
+        return torch.stack([self._view.pixels(rgb if region is None else cropped(rgb, region))
+                            for region in regions])
 
     def _with_alpha(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
         """Return pixels (regions, 4, H, W); the picture is prepared once for all."""
@@ -148,7 +156,3 @@ class VisionTextCaptioner:
 
     def _text(self, tokens: list[int], prompt: str) -> str:
         raise NotImplementedError
-
-
-def _cropped(rgb: npt.NDArray[np.uint8], region: Region) -> npt.NDArray[np.uint8]:
-    return crop(rgb, rgb[..., 0], crop_box(region))[0]

@@ -1,0 +1,106 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""BLIP's image-text matching as a filter (Li et al., ICML 2022, arXiv:2201.12086)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caption_ros.captioners.devices import resolve_dtype
+from caption_ros.captioners.loading import (
+    check_family,
+    load_model,
+    load_processor,
+    load_tokenizer,
+    weights_size,
+)
+from caption_ros.captioners.view import View, cropped
+from caption_ros.errors import CaptionError
+from caption_ros.region import Region
+
+
+class BlipFilter:
+    """A BlipForImageTextRetrieval; each region is shown as its crop with some context."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *, device: str) -> None:
+        """Take a loaded model over.
+
+        Args:
+            name: The name or path it was loaded by.
+            model: The model, on its device.
+            tokenizer: Its tokenizer.
+            view: Image processor and its geometry.
+            device: torch's name of the device.
+        """
+        self.name = name
+        self.device = device
+        self._model = model
+        self._tokenizer = tokenizer
+        self._view = view
+        self._max_tokens = int(model.config.text_config.max_position_embeddings)
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> BlipFilter:
+        """Load a checkpoint folder.
+
+        Raises:
+            CheckpointError: If it is damaged or of another family.
+            OptionError: If the device cannot compute in dtype.
+        """
+        from transformers import BlipForImageTextRetrieval
+
+        vision = check_family(folder, 'blip').get('vision_config') or {}
+        view = View(load_processor(folder), (int(vision.get('image_size', 384)),) * 2)
+        tokenizer = load_tokenizer(folder)
+        model = load_model(BlipForImageTextRetrieval, folder,
+                           resolve_dtype(dtype, device, weights_size(folder))).to(device)
+        return cls(name, model, tokenizer, view, device=device)
+
+    def match(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
+              texts: Sequence[str]) -> list[float]:
+        """Return the probability that each text describes its region; see CaptionFilter.
+
+        A region is encoded once, however many texts are about it.
+        """
+        if self._model is None:
+            raise CaptionError(f'filter {self.name!r} has been closed')
+        if not texts:
+            return []
+        import torch
+
+        seen = {id(region): region for region in regions}
+        row_of = {key: row for row, key in enumerate(seen)}
+        try:
+            with torch.inference_mode():
+                pixels = torch.stack([
+                    self._view.pixels(rgb if region is None else cropped(rgb, region))
+                    for region in seen.values()])
+                hidden = self._model.vision_model(
+                    pixel_values=pixels.to(self.device, self._model.dtype))[0]
+                return self._match(hidden[[row_of[id(region)] for region in regions]], texts)
+        except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
+            reason = ' '.join(str(error).split())[:300]
+            raise CaptionError(f'filter {self.name!r} failed on {self.device}: {reason}') from error
+
+    def _match(self, hidden: Any, texts: Sequence[str]) -> list[float]:
+        words = self._tokenizer(list(texts), padding=True, truncation=True,
+                                max_length=self._max_tokens, return_tensors='pt').to(self.device)
+        joint = self._model.text_encoder(  # hidden is (texts, patches, width)
+            input_ids=words['input_ids'], attention_mask=words['attention_mask'],
+            encoder_hidden_states=hidden,
+            encoder_attention_mask=hidden.new_ones(hidden.shape[:-1]).long()).last_hidden_state
+        fits = self._model.itm_head(joint[:, 0]).float().softmax(-1)[:, 1]
+        return [float(value) for value in fits.cpu()]
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._model = None
+        if self.device != 'cpu':
+            import torch
+
+            torch.cuda.empty_cache()
