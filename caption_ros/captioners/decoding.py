@@ -62,15 +62,6 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
         max_positions: Tokens that the decoder can hold.
     """
     import torch
-
-    config = copy.copy(config)
-    config.num_beams = options.num_beams
-    if options.sample:
-        config.do_sample, config.top_p, config.top_k = True, _TOP_P, 0
-    config.max_new_tokens = max(1, min(options.max_new_tokens, max_positions - start.shape[1]))
-    if options.num_beams == 1:
-        config.early_stopping = False
-        config.length_penalty = None
     from transformers import DynamicCache, EncoderDecoderCache
 
     # generate() would choose a cache without a place for the image's keys and values: BERT fails
@@ -79,16 +70,41 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
               'past_key_values': EncoderDecoderCache(DynamicCache(), DynamicCache())}
     if mask is not None:
         inputs['encoder_attention_mask'] = mask
+    return search(decoder, config, options, max_positions - start.shape[1], start.shape[1],
+                  input_ids=start, attention_mask=torch.ones_like(start), **inputs)
+
+
+def search(model: Any, config: Any, options: CaptionOptions, room: int, given: int,
+           **inputs: Any) -> Decoded:
+    """Let a model's generate() go on from its inputs, and score what it says.
+
+    Args:
+        model: Model from transformers with generate().
+        config: What search_config returned.
+        options: Search and length.
+        room: Tokens that the model can still hold.
+        given: Tokens of the input that generate() repeats in front of its answer.
+        **inputs: Arguments of generate().
+    """
+    import torch
+
+    config = copy.copy(config)
+    config.num_beams = options.num_beams
+    if options.sample:
+        config.do_sample, config.top_p, config.top_k = True, _TOP_P, 0
+    config.max_new_tokens = max(1, min(options.max_new_tokens, room))
+    if options.num_beams == 1:
+        config.early_stopping = False
+        config.length_penalty = None
     with torch.random.fork_rng(enabled=options.sample):
         if options.sample:  # the same frame gives the same captions each time
             torch.manual_seed(_SEED)
-        out = decoder.generate(input_ids=start, attention_mask=torch.ones_like(start),
-                               generation_config=config, **inputs)
+        out = model.generate(generation_config=config, **inputs)
     beams = out.beam_indices if options.num_beams > 1 else None
     logits = tuple(step.float() for step in out.logits)
-    chances = decoder.compute_transition_scores(out.sequences, logits, beams,
-                                                normalize_logits=True).cpu()
-    rows = out.sequences[:, start.shape[1]:].cpu()
+    chances = model.compute_transition_scores(out.sequences, logits, beams,
+                                              normalize_logits=True).cpu()
+    rows = out.sequences[:, given:].cpu()
     ends = config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     tokens, scores = [], []

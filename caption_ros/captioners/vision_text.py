@@ -24,18 +24,8 @@ from caption_ros.errors import CaptionError, CaptionRosError
 from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
 
-class VisionTextCaptioner:
-    """Base of captioners; a subclass encodes, decodes and says how its patches lie.
-
-    Attributes:
-        name: The name or path it was loaded by.
-        family: The kind of model.
-        focus_modes: Ways to look at a region, the one that auto takes first.
-        device: torch's name of the device.
-        dtype: Name of the number type of the weights.
-    """
-
-    family = ''
+class VisionTextCaptioner(BaseCaptioner):
+    """Base of captioners; a subclass encodes, decodes and says how its patches lie."""
 
     def __init__(self, name: str, model: Any, view: View, *, focus_modes: tuple[str, ...],
                  device: str, grid: tuple[int, int], class_tokens: int) -> None:
@@ -50,49 +40,10 @@ class VisionTextCaptioner:
             grid: Rows and columns of patches.
             class_tokens: Encoder tokens before the patches.
         """
-        self.name = name
-        self.focus_modes = focus_modes
-        self.device = device
-        self.dtype = str(model.dtype).removeprefix('torch.')
-        self._model = model
+        super().__init__(name, model, focus_modes=focus_modes, device=device)
         self._view = view
         self._grid = grid
         self._class_tokens = class_tokens
-
-    def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
-                options: CaptionOptions) -> list[Caption]:
-        """Caption each region of an image in one batch; see Captioner."""
-        focus = check_focus(self, options.focus)
-        self._check_prompt(options.prompt)
-        if self._model is None:
-            raise CaptionError(f'model {self.name!r} has been closed')
-        if not regions:
-            return []
-        import torch
-
-        try:
-            with torch.inference_mode():
-                decoded = self._look(rgb, regions, focus, options)
-        except CaptionRosError:
-            raise
-        except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
-            reason = ' '.join(str(error).split())[:300]
-            raise CaptionError(f'model {self.name!r} failed on {self.device}: {reason}') from error
-        captions = []
-        for region, tokens, score in zip(regions, decoded.tokens, decoded.scores):
-            text = self._text(tokens, options.prompt)
-            if not text:
-                raise CaptionError(f'model {self.name!r} gave an empty caption')
-            captions.append(Caption(text, score, 'none' if region is None else focus, region))
-        return captions
-
-    def close(self) -> None:
-        """Free the model's memory."""
-        self._model = None
-        if self.device != 'cpu':
-            import torch
-
-            torch.cuda.empty_cache()
 
     def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
               options: CaptionOptions) -> Decoded:
@@ -124,16 +75,18 @@ class VisionTextCaptioner:
         """Return pixels (regions, 4, H, W); the picture is prepared once for all."""
         import torch
 
-        height, width = self._view.size
-        batch = torch.empty(len(regions), 4, height, width)
+        batch = torch.empty(len(regions), 4, *self._view.size)
         batch[:, :3] = self._view.pixels(rgb)
         for row, region in zip(batch, regions):
-            if region is None:
-                cover = np.ones((height, width), np.float32)
-            else:
-                cover = resize_mask(self._view.region(region).full_mask(), (height, width))
-            row[3] = torch.from_numpy(normalise_alpha(cover))
+            row[3] = torch.from_numpy(self._alpha(region))
         return batch
+
+    def _alpha(self, region: Region | None) -> npt.NDArray[np.float32]:
+        """Return the alpha channel of a region, (H, W); the whole scene is region everywhere."""
+        if region is None:
+            return normalise_alpha(np.ones(self._view.size, np.float32))
+        return normalise_alpha(resize_mask(self._view.region(region).full_mask(),
+                                           self._view.size))
 
     def _token_mask(self, regions: Sequence[Region | None]) -> npt.NDArray[np.int64]:
         """Return the encoder tokens that each caption may look at, (regions, tokens)."""
@@ -144,9 +97,6 @@ class VisionTextCaptioner:
                 row[:self._class_tokens] = 0
                 row[self._class_tokens:] = patch_mask(self._view.region(region), self._grid)
         return mask
-
-    def _check_prompt(self, prompt: str) -> None:
-        raise NotImplementedError
 
     def _encode(self, pixels: Any) -> Any:
         raise NotImplementedError
