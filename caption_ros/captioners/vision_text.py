@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caption_ros.caption import Caption
-from caption_ros.captioner import CaptionOptions, check_focus
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.view import View, cropped
-from caption_ros.errors import CaptionError, CaptionRosError
 from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
 
@@ -102,7 +101,4 @@ class VisionTextCaptioner(BaseCaptioner):
         raise NotImplementedError
 
     def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
-        raise NotImplementedError
-
-    def _text(self, tokens: list[int], prompt: str) -> str:
         raise NotImplementedError

@@ -1,0 +1,92 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What all captioners do alike: check the options, look, put the words into captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caption_ros.caption import Caption
+from caption_ros.captioner import CaptionOptions, check_focus
+from caption_ros.captioners.decoding import Decoded
+from caption_ros.errors import CaptionError, CaptionRosError
+from caption_ros.region import Region
+
+
+class BaseCaptioner:
+    """Base of captioners; a subclass looks at regions and turns tokens into text.
+
+    Attributes:
+        name: The name or path it was loaded by.
+        family: The kind of model.
+        focus_modes: Ways to look at a region, the one that auto takes first.
+        device: torch's name of the device.
+        dtype: Name of the number type of the weights.
+    """
+
+    family = ''
+
+    def __init__(self, name: str, model: Any, *, focus_modes: tuple[str, ...],
+                 device: str) -> None:
+        """Take a loaded model over.
+
+        Args:
+            name: The name or path it was loaded by.
+            model: The model, on its device.
+            focus_modes: Ways to look at a region.
+            device: torch's name of the device.
+        """
+        self.name = name
+        self.focus_modes = focus_modes
+        self.device = device
+        self.dtype = str(model.dtype).removeprefix('torch.')
+        self._model = model
+
+    def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
+                options: CaptionOptions) -> list[Caption]:
+        """Caption each region of an image in one batch; see Captioner."""
+        focus = check_focus(self, options.focus)
+        self._check_prompt(options.prompt)
+        if self._model is None:
+            raise CaptionError(f'model {self.name!r} has been closed')
+        if not regions:
+            return []
+        import torch
+
+        try:
+            with torch.inference_mode():
+                decoded = self._look(rgb, regions, focus, options)
+        except CaptionRosError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
+            reason = ' '.join(str(error).split())[:300]
+            raise CaptionError(f'model {self.name!r} failed on {self.device}: {reason}') from error
+        captions = []
+        for region, tokens, score in zip(regions, decoded.tokens, decoded.scores):
+            text = self._text(tokens, options.prompt)
+            if not text:
+                raise CaptionError(f'model {self.name!r} gave an empty caption')
+            captions.append(Caption(text, score, 'none' if region is None else focus, region))
+        return captions
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._model = None
+        if self.device != 'cpu':
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _check_prompt(self, prompt: str) -> None:
+        raise NotImplementedError
+
+    def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
+              options: CaptionOptions) -> Decoded:
+        raise NotImplementedError
+
+    def _text(self, tokens: list[int], prompt: str) -> str:
+        raise NotImplementedError
