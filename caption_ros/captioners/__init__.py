@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from caption_ros.captioner import Captioner
 from caption_ros.errors import CheckpointError
+from caption_ros.filtering import CaptionFilter, FilteredCaptioner
 
 _ENCODER_DECODER = 'caption_ros.captioners.encoder_decoder:EncoderDecoderCaptioner'
 _BLIP = 'caption_ros.captioners.blip:BlipCaptioner'
@@ -76,6 +78,10 @@ _CARDS = (
 )
 KNOWN = {card.name: card for card in _CARDS}
 _BY_NAME = {name: card for card in _CARDS for name in (card.name, *card.aliases)}
+FILTERS = {'blip-itm': ModelCard(
+    'blip-itm', 'filter', 'caption_ros.captioners.blip_filter:BlipFilter',
+    'Salesforce/blip-itm-base-coco', 'BSD-3-Clause', (), 223_744_258,
+    'image-text matching; judges captions of every model')}
 
 
 def models_folder() -> Path:
@@ -93,8 +99,8 @@ def local_checkpoint(card: ModelCard) -> Path | None:
     return next((folder for folder in folders if (folder / 'config.json').is_file()), None)
 
 
-def load_captioner(name_or_path: str | Path, *, device: str = 'auto',
-                   dtype: str = 'auto') -> Captioner:
+def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str = 'auto',
+                   filter_model: str | Path = '') -> Captioner:
     """Load a captioner.
 
     Args:
@@ -102,16 +108,23 @@ def load_captioner(name_or_path: str | Path, *, device: str = 'auto',
             id may reach for the net, and only when it is not in the local cache.
         device: auto, rocm, cuda or cpu.
         dtype: auto, bfloat16, float16 or float32.
+        filter_model: A filter for its captions: ``blip-itm``, a folder or a hub id of a
+            BlipForImageTextRetrieval; none when empty.
 
     Raises:
-        CheckpointError: If the model is unknown, not here, damaged or of another family.
+        CheckpointError: If a model is unknown, not here, damaged or of another family.
         OptionError: If device or dtype cannot be had on this machine.
     """
     from caption_ros.captioners.devices import resolve_device
     from caption_ros.captioners.loading import read_config
 
     name = os.fspath(name_or_path)
-    folder, target = _find(name)
+    if name in FILTERS:
+        raise CheckpointError(f'model {name!r} is a filter and says nothing by itself; wanted a '
+                              f'captioner ({", ".join(_BY_NAME)}) and this one as its filter')
+    # The filter first: it is the smaller of the two, so a mistake shows before the long load.
+    caption_filter = _load_filter(os.fspath(filter_model), device, dtype)
+    folder, target = _find(name, _BY_NAME)
     if target is None:
         model_type = read_config(folder).get('model_type')
         if model_type not in FAMILIES:
@@ -122,11 +135,21 @@ def load_captioner(name_or_path: str | Path, *, device: str = 'auto',
     torch_device = resolve_device(device)
     captioner: Captioner = getattr(import_module(module), attribute).load(
         folder, name=name, device=torch_device, dtype=dtype)
-    return captioner
+    return FilteredCaptioner(captioner, caption_filter) if caption_filter else captioner
 
 
-def _find(name: str) -> tuple[Path, str | None]:
-    card = _BY_NAME.get(name)
+def _load_filter(name: str, device: str, dtype: str) -> CaptionFilter | None:
+    if not name:
+        return None
+    from caption_ros.captioners.blip_filter import BlipFilter
+    from caption_ros.captioners.devices import resolve_device
+
+    folder, _ = _find(name, FILTERS)
+    return BlipFilter.load(folder, name=name, device=resolve_device(device), dtype=dtype)
+
+
+def _find(name: str, cards: Mapping[str, ModelCard]) -> tuple[Path, str | None]:
+    card = cards.get(name)
     if card is not None:
         folder = local_checkpoint(card)
         if folder is None:
@@ -140,7 +163,7 @@ def _find(name: str) -> tuple[Path, str | None]:
                               'config.json and the weights')
     if _HUB_ID.fullmatch(name):
         return _snapshot(name), None
-    raise CheckpointError(f'model {name!r} is unknown; wanted one of {", ".join(_BY_NAME)}, a '
+    raise CheckpointError(f'model {name!r} is unknown; wanted one of {", ".join(cards)}, a '
                           'checkpoint folder or a hub id owner/name')
 
 

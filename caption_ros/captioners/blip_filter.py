@@ -85,7 +85,8 @@ class BlipFilter:
                 return self._match(hidden[[row_of[id(region)] for region in regions]], texts)
         except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
             reason = ' '.join(str(error).split())[:300]
-            raise CaptionError(f'filter {self.name!r} failed on {self.device}: {reason}') from error
+            raise CaptionError(
+                f'filter {self.name!r} failed on {self.device}: {reason}') from error
 
     def _match(self, hidden: Any, texts: Sequence[str]) -> list[float]:
         words = self._tokenizer(list(texts), padding=True, truncation=True,

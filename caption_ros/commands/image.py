@@ -52,7 +52,14 @@ def _line(caption: Caption) -> str:
     if caption.region is not None:
         label = '' if caption.region.label is None else f' {caption.region.label}'
         where = f'region{label} {list(caption.region.box)}: '
-    return f'{where}{caption.text} ({caption.score:.2f})'
+    match = '' if caption.match is None else f', match {caption.match:.2f}'
+    text = f'(held back: {caption.text})' if caption.held_back else caption.text
+    return f'{where}{text} ({caption.score:.2f}{match})'
+
+
+def _held_back(captions: list[Caption]) -> dict[str, object]:
+    held = [caption.to_dict() for caption in captions if caption.held_back]
+    return {'held_back': held} if held else {}
 
 
 def image(
@@ -69,6 +76,11 @@ def image(
     num_beams: int = typer.Option(1, help='Beams; 1 is greedy.'),
     max_new_tokens: int = typer.Option(48, help='Longest caption in tokens.'),
     prompt: str = typer.Option('', help='Prefix for models that take one.'),
+    filter_model: str = typer.Option('', '--filter', help='Filter for the captions: blip-itm, a '
+                                     'path or a hub id.'),
+    candidates: int = typer.Option(1, help='With a filter: captions sampled, the best is kept.'),
+    filter_threshold: float = typer.Option(0.5, help='With a filter: least match of a caption, '
+                                           '0 to 1.'),
     json: bool = typer.Option(False, '--json', help='Print one JSON object a picture.'),
 ) -> None:
     """Caption pictures: the whole of them, or the regions of masks or a box."""
@@ -81,9 +93,13 @@ def image(
     if describe in ('regions', 'both') and not mask and not box:
         raise OptionError(f'describe {describe!r} needs a region; give --mask or --box')
     options = CaptionOptions(focus=focus, describe=describe, num_beams=num_beams,
-                             max_new_tokens=max_new_tokens, prompt=prompt)
+                             max_new_tokens=max_new_tokens, prompt=prompt,
+                             candidates=candidates, filter_threshold=filter_threshold)
+    if candidates > 1 and not filter_model:
+        raise OptionError(f'candidates is {candidates} and there is no filter to choose among '
+                          'them; give --filter or leave candidates at 1')
     labels = [read_labels(path) for path in mask]  # a broken mask shows before the model loads
-    captioner = load_captioner(model, device=device, dtype=dtype)
+    captioner = load_captioner(model, device=device, dtype=dtype, filter_model=filter_model)
     check_focus(captioner, focus)
     failed = []
     is_noted = json or model != 'tabletop'
@@ -103,7 +119,8 @@ def image(
         if json:
             typer.echo(json_module.dumps(
                 {'file': str(path), 'model': captioner.name,
-                 'captions': [caption.to_dict() for caption in captions]}, ensure_ascii=False))
+                 'captions': [caption.to_dict() for caption in captions if not caption.held_back],
+                 **_held_back(captions)}, ensure_ascii=False))
         for caption in captions if not json else ():
             typer.echo(f'{path}: {_line(caption)}')
     if failed:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 def models(json: bool = typer.Option(False, '--json', help='Print JSON.')) -> None:
     """List known models with family, focus modes, checkpoint, licence, memory and presence."""
-    from caption_ros.captioners import KNOWN, local_checkpoint
+    from caption_ros.captioners import FILTERS, KNOWN, local_checkpoint
 
     rows = [{
         'name': card.name, 'aliases': list(card.aliases), 'family': card.family,
@@ -21,7 +21,7 @@ def models(json: bool = typer.Option(False, '--json', help='Print JSON.')) -> No
         'checkpoint': card.checkpoint.replace('packaged:', 'packaged: '),
         'licence': card.licence, 'memory_mb_float32': round(card.memory_bytes / 1e6),
         'local': str(local_checkpoint(card) or ''), 'notes': card.notes,
-    } for card in KNOWN.values()]
+    } for card in (*KNOWN.values(), *FILTERS.values())]
     if json:
         typer.echo(json_module.dumps(rows))
         return
@@ -31,7 +31,7 @@ def models(json: bool = typer.Option(False, '--json', help='Print JSON.')) -> No
     table = Table('name', 'family', 'focus', 'checkpoint', 'licence', 'float32', 'here', 'notes')
     for row in rows:
         table.add_row(', '.join([str(row['name']), *row['aliases']]), str(row['family']),
-                      ', '.join(row['focus']), str(row['checkpoint']), str(row['licence']),
+                      ', '.join(row['focus']) or '-', str(row['checkpoint']), str(row['licence']),
                       f'{row["memory_mb_float32"]} MB', str(row['local']) or 'no',
                       str(row['notes']))
     console.print(table)

@@ -64,10 +64,11 @@ _FOLLOW_PERIOD_S = 0.25
 _WARN_PERIOD_S = 5.0
 _DESCRIBE_LOOK_UP_S = 0.1
 _EXIT_TIMEOUT_S = 8.0
+_TOGETHER = 'values that do not go together'
 _TO_COUNT = ('images received', 'masks received', 'frames captioned', 'captions published',
              'frames replaced by a newer one', 'bad frames', 'images with stamp 0',
              'masks scaled', 'images lost in transport', 'masks lost in transport',
-             'model failures', 'results dropped after deactivation')
+             'captions held back', 'model failures', 'results dropped after deactivation')
 
 
 class CaptionNode(LifecycleNodeMixin, Node):
@@ -140,9 +141,14 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
     def _read_parameters(self) -> NodeParameters:
         values = values_of(self, NODE_PARAMETERS)
-        defaults = {spec.name: spec.default for spec in NODE_PARAMETERS
-                    if spec.name in self._refused}
-        return NodeParameters.from_values(values | defaults)
+        self._refused.pop(_TOGETHER, None)
+        defaults = {spec.name: spec.default for spec in NODE_PARAMETERS}
+        values |= {name: defaults[name] for name in self._refused}
+        try:
+            return NodeParameters.from_values(values)
+        except OptionError as error:
+            self._refused[_TOGETHER] = str(error)
+            return NodeParameters.from_values(defaults)
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         values = {change.name: change.value for change in changes}
@@ -156,6 +162,11 @@ class CaptionNode(LifecycleNodeMixin, Node):
         if not found and captioner is not None and 'focus' in values:
             try:
                 check_focus(captioner, values['focus'])
+            except OptionError as error:
+                found.append(str(error))
+        if not found:
+            try:
+                NodeParameters.from_values(values_of(self, NODE_PARAMETERS) | values)
             except OptionError as error:
                 found.append(str(error))
         return SetParametersResult(successful=not found, reason='; '.join(found))
@@ -213,7 +224,9 @@ class CaptionNode(LifecycleNodeMixin, Node):
         load = self._load_captioner
         if load is None:
             from caption_ros.captioners import load_captioner as load  # torch is heavy
-        captioner = load(parameters.model, device=parameters.device, dtype=parameters.dtype)
+        extra = {'filter_model': parameters.filter} if parameters.filter else {}
+        captioner = load(parameters.model, device=parameters.device, dtype=parameters.dtype,
+                         **extra)
         try:
             check_focus(captioner, parameters.options.focus)
         except OptionError:
@@ -344,20 +357,24 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 self._note_failure(outcome)
                 return
             self._failures_in_a_row = 0
+            captions = outcome.said
             if again or not outcome.captions or self._captioner is None:
+                return
+            self._counters.add('captions held back', len(outcome.captions) - len(captions))
+            if not captions:
                 return
             # A stamp of 0 has no age: the time since the frame came stands for it.
             age_s = ((self.get_clock().now().nanoseconds - stamp_ns) * 1e-9 if stamp_ns
                      else time.monotonic() - outcome.frame.arrived_s)
             text, record = captions_to_msgs(
-                outcome.captions, header, model=self._captioner.name,
+                captions, header, model=self._captioner.name,
                 latency_s=outcome.latency_s, age_s=age_s)
             self._caption_publisher.publish(text)
             self._captions_publisher.publish(record)
             self._latencies_s.append(outcome.latency_s)
             self._ages_s.append(age_s)
         self._counters.add('frames captioned')
-        self._counters.add('captions published', len(outcome.captions))
+        self._counters.add('captions published', len(captions))
 
     def _note_failure(self, outcome: Outcome) -> None:
         text = _one_line(outcome.error)
@@ -465,7 +482,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
     def _inference_status(self, now_s: float) -> Status:
         counts = self._counters.all()
         values = {name: str(counts[name]) for name in (
-            'frames captioned', 'captions published', 'model failures',
+            'frames captioned', 'captions published', 'captions held back', 'model failures',
             'results dropped after deactivation')}
         if self._latencies_s:
             values['median latency s'] = f'{statistics.median(self._latencies_s):.3f}'
@@ -487,7 +504,11 @@ def _one_line(error: Exception | None) -> str:
 def _answer(outcome: Outcome) -> tuple[bool, str]:
     if outcome.error is not None:
         return False, _one_line(outcome.error)
-    return True, caption_text(outcome.captions)
+    if outcome.captions and not outcome.said:
+        best = max(caption.match or 0.0 for caption in outcome.captions)
+        return False, (f'the filter held back all {len(outcome.captions)} captions: the best '
+                       f'match is {best:.2f}, wanted {outcome.options.filter_threshold:.2f}')
+    return True, caption_text(outcome.said)
 
 
 def main(args: Sequence[str] | None = None) -> None:

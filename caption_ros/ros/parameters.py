@@ -18,6 +18,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 
 from caption_ros.captioner import DESCRIBE_MODES, FOCUS_MODES, CaptionOptions
+from caption_ros.errors import OptionError
 
 Value = bool | int | float | str
 
@@ -86,6 +87,8 @@ NODE_PARAMETERS = (
                   choices=('auto', 'rocm', 'cuda', 'cpu'), unconfigured_only=True),
     ParameterSpec('dtype', 'auto', 'Number type of the weights.',
                   choices=('auto', 'bfloat16', 'float16', 'float32'), unconfigured_only=True),
+    ParameterSpec('filter', '', 'Filter for the captions: blip-itm, a checkpoint folder or '
+                  'owner/name on the model hub; none when empty.', unconfigured_only=True),
     ParameterSpec('focus', 'auto', 'How the model looks at a region; auto takes what suits the '
                   'model.', choices=FOCUS_MODES),
     ParameterSpec('describe', 'auto', 'What to caption; auto is the regions when masks come, '
@@ -97,6 +100,10 @@ NODE_PARAMETERS = (
     ParameterSpec('max_new_tokens', 48, 'Tokens of a caption at most.', low=1, high=512),
     ParameterSpec('num_beams', 1, 'Beams of the search; 1 is greedy.', low=1, high=16),
     ParameterSpec('prompt', '', 'Text that captions go on from, for models that take text.'),
+    ParameterSpec('candidates', 1, 'With a filter: captions sampled for each region, the best is '
+                  'kept; 1 samples none.', low=1, high=16),
+    ParameterSpec('filter_threshold', 0.5, 'With a filter: least match of a caption; others are '
+                  'held back.', low=0.0, high=1.0),
     ParameterSpec('max_rate_hz', 0.0, 'Frames captioned per second at most; 0 is no limit.',
                   unit='Hz', low=0.0, high=1000.0),
     ParameterSpec('image_transport', 'raw', 'raw subscribes to image, compressed to '
@@ -123,6 +130,7 @@ class NodeParameters:
     model: str
     device: str
     dtype: str
+    filter: str
     max_rate_hz: float
     image_transport: str
     mask_slop_s: float
@@ -137,8 +145,11 @@ class NodeParameters:
         """Build from values by name.
 
         Raises:
-            OptionError: If a caption option is out of range.
+            OptionError: If a caption option is out of range or two do not go together.
         """
+        if values['candidates'] > 1 and not values['filter']:
+            raise OptionError(f"candidates is {values['candidates']} and there is no filter to "
+                              'choose among them; set filter or leave candidates at 1')
         options = {name: value for name, value in values.items() if name in _OPTION_NAMES}
         rest = {name: value for name, value in values.items() if name not in _OPTION_NAMES}
         return cls(options=CaptionOptions(**options), **rest)

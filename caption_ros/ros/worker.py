@@ -39,6 +39,11 @@ class Outcome:
     scaled_mask: str = ''
 
     @property
+    def said(self) -> tuple[Caption, ...]:
+        """The captions that the filter did not hold back."""
+        return tuple(caption for caption in self.captions if not caption.held_back)
+
+    @property
     def bad_frame(self) -> bool:
         """True when the frame was at fault and not the model."""
         return isinstance(self.error, ImageFormatError | RegionError)

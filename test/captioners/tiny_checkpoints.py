@@ -13,6 +13,7 @@ from transformers import (
     BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
     BlipImageProcessor,
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -106,25 +107,39 @@ def alpha_vit_gpt2(folder, seed=4):
     _encoder_decoder(folder, encoder, _gpt2(), processor, seed)
 
 
-def blip(folder, seed=5):
+def _blip_config():
+    text = {'vocab_size': VOCABULARY, 'hidden_size': 24, 'encoder_hidden_size': 16,
+            'max_position_embeddings': 32, 'bos_token_id': START, 'pad_token_id': PAD,
+            'eos_token_id': END, 'sep_token_id': END, **_TINY}
+    vision = {'hidden_size': 16, 'image_size': 32, 'patch_size': 8, **_TINY}
+    return BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12)
+
+
+def _blip_folder(folder, model):
     """Write BLIP's layout: a BertTokenizer whose start token stands beside its usual ones."""
     words = ['[PAD]', '[DEC]', '[SEP]', '[UNK]', '[CLS]', '[MASK]', 'a', 'photo', 'of']
     words += [f'w{i}' for i in range(VOCABULARY - len(words))]
     (folder / 'vocab.txt').write_text('\n'.join(words) + '\n')
     BertTokenizer(vocab=str(folder / 'vocab.txt')).save_pretrained(folder)
-    text = {'vocab_size': VOCABULARY, 'hidden_size': 24, 'encoder_hidden_size': 16,
-            'max_position_embeddings': 32, 'bos_token_id': START, 'pad_token_id': PAD,
-            'eos_token_id': END, 'sep_token_id': END, **_TINY}
-    vision = {'hidden_size': 16, 'image_size': 32, 'patch_size': 8, **_TINY}
+    model.save_pretrained(folder)
+    BlipImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(folder)
+
+
+def blip(folder, seed=5):
+    """Write a BLIP captioner."""
     torch.manual_seed(seed)
-    model = _loud(BlipForConditionalGeneration(BlipConfig(text_config=text,
-                                                          vision_config=vision)), seed)
+    model = _loud(BlipForConditionalGeneration(_blip_config()), seed)
     bias = model.text_decoder.cls.predictions.bias
     with torch.no_grad():  # BLIP's search takes no list of tokens to avoid
         bias[[PAD, START, 3, 4, 5]] = -100.0
         bias[END] = -4.0
-    model.save_pretrained(folder)
-    BlipImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(folder)
+    _blip_folder(folder, model)
+
+
+def blip_itm(folder, seed=6):
+    """Write BLIP's filter."""
+    torch.manual_seed(seed)
+    _blip_folder(folder, _loud(BlipForImageTextRetrieval(_blip_config()), seed))
 
 
 MAKERS = {'vit-gpt2': vit_gpt2, 'clip-gpt2': clip_gpt2, 'beit-bert': beit_bert,

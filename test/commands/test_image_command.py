@@ -13,6 +13,7 @@ from caption_ros import captioners
 from caption_ros.caption import Caption
 from caption_ros.cli import app
 from caption_ros.errors import CaptionError, ImageFormatError, OptionError, RegionError
+from caption_ros.filtering import FilteredCaptioner
 
 
 class FakeCaptioner:
@@ -34,13 +35,22 @@ class FakeCaptioner:
         pass
 
 
+class Doubter:
+    """A filter that believes nothing of the grey 20."""
+
+    name = 'doubter'
+
+    def match(self, rgb, regions, texts):
+        return [0.1 if text.startswith('20') else 0.9 for text in texts]
+
+
 @pytest.fixture
 def loaded(monkeypatch):
     made = []
 
-    def load(name, *, device, dtype):
+    def load(name, *, device, dtype, filter_model=''):
         made.append(FakeCaptioner(name))
-        return made[-1]
+        return FilteredCaptioner(made[-1], Doubter()) if filter_model else made[-1]
     monkeypatch.setattr(captioners, 'load_captioner', load)
     return made
 
@@ -158,3 +168,18 @@ def test_a_broken_mask_shows_before_the_model_is_loaded(folder, loaded):
     (['a.png', 'b.png'], True), (['a.png', '--json'], False), (['a.png', '--model', 'x'], False)])
 def test_the_limits_of_tabletop_are_said_once_and_not_beside_json(words, is_said, folder):
     assert _run(*words).stderr.count('for photographs choose') == is_said
+
+
+def test_what_the_filter_holds_back_is_told_apart(folder):
+    lines = _run('a.png', 'b.png', '--filter', 'blip-itm').stdout.splitlines()
+    assert lines == ['a.png: 10 scene (0.50, match 0.90)',
+                     'b.png: (held back: 20 scene) (0.50, match 0.10)']
+    done = _run('a.png', 'b.png', '--filter', 'blip-itm', '--json').stdout.splitlines()
+    kept, held = map(json.loads, done)
+    assert [c['match'] for c in kept['captions']] == [0.9] and 'held_back' not in kept
+    assert held['captions'] == [] and held['held_back'][0]['text'] == '20 scene'
+
+
+def test_candidates_without_a_filter_are_refused(folder, loaded):
+    done = _run('a.png', '--candidates', 4)
+    assert isinstance(done.exception, OptionError) and not loaded

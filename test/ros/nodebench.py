@@ -17,6 +17,7 @@ import rclpy
 
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions
+from caption_ros.filtering import FilteredCaptioner
 from caption_ros.region import Region
 
 TIMEOUT_S = 15.0
@@ -58,6 +59,18 @@ class FakeCaptioner:
 
     def close(self) -> None:
         self.closed = True
+
+
+class FakeFilter:
+    """Believes what is said of the left half only."""
+
+    name = 'fake filter'
+
+    def match(self, rgb: Any, regions: Any, texts: Any) -> list[float]:
+        return [0.8 if text == text_of(LEFT) else 0.2 for text in texts]
+
+    def close(self) -> None:
+        pass
 
 
 def text_of(colour: tuple[int, int, int]) -> str:
@@ -156,11 +169,13 @@ class Bench:
     def captioner(self) -> FakeCaptioner:
         return self.captioners[-1]
 
-    def _load(self, name: str, *, device: str, dtype: str) -> FakeCaptioner:
+    def _load(self, name: str, *, device: str, dtype: str, filter_model: str = '') -> Any:
         self.load_calls.append((name, device, dtype))
         if self.load_error is not None:
             raise self.load_error
         self.captioners.append(FakeCaptioner(name))
+        if filter_model:
+            return FilteredCaptioner(self.captioners[-1], FakeFilter())
         return self.captioners[-1]
 
     def _on_captions(self, message: Any) -> None:

@@ -151,6 +151,8 @@ def test_options_change_with_the_next_frame(make_bench):
                  "'dogs'", id='choice'),
     pytest.param({'focus': 'attention'}, "focus 'attention' is not possible with model",
                  id='focus of another model'),
+    pytest.param({'candidates': 4}, 'there is no filter', id='candidates without a filter'),
+    pytest.param({'filter': 'blip-itm'}, 'filter can be changed only', id='filter'),
     pytest.param({'num_beams': 0}, 'out of range', id='range'),
     pytest.param({'max_rate_hz': 'fast'}, 'Wrong parameter type', id='type'),
     pytest.param({'autostart': False}, 'read-only', id='read only'),

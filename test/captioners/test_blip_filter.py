@@ -1,0 +1,90 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import tiny_checkpoints
+import torch
+from transformers import BlipForImageTextRetrieval, BlipImageProcessor, BlipTextModel
+
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners import load_captioner
+from caption_ros.captioners.blip_filter import BlipFilter
+from caption_ros.captioners.view import cropped
+from caption_ros.errors import CheckpointError
+from caption_ros.pipeline import caption_regions
+
+TEXTS = ['w10 w11', 'w12', 'w13 w14 w15 w16', 'w11']
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('itm')
+    tiny_checkpoints.blip_itm(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def caption_filter(folder):
+    return BlipFilter.load(folder, name='itm', device='cpu', dtype='float32')
+
+
+def test_matches_are_those_of_transformers(folder, caption_filter, rgb, regions):
+    targets = [None, *regions[:3]]
+    model = BlipForImageTextRetrieval.from_pretrained(folder).eval()
+    processor = BlipImageProcessor.from_pretrained(folder)
+    expected = []
+    for text, region in zip(TEXTS, targets):
+        image = rgb if region is None else cropped(rgb, region)
+        words = caption_filter._tokenizer(text, return_tensors='pt')
+        with torch.inference_mode():
+            out = model(input_ids=words['input_ids'], attention_mask=words['attention_mask'],
+                        **processor(image, return_tensors='pt'))
+        expected.append(float(out.itm_score.softmax(-1)[0, 1]))
+    got = caption_filter.match(rgb, targets, TEXTS)
+    assert got == pytest.approx(expected, abs=1e-5)
+    assert max(got) - min(got) > 0.05, 'random weights that tell nothing apart test nothing'
+
+
+def test_a_region_is_encoded_once_for_all_its_texts(caption_filter, rgb, regions, monkeypatch):
+    batches = []
+    encode = caption_filter._model.vision_model.forward
+    monkeypatch.setattr(
+        caption_filter._model.vision_model, 'forward',
+        lambda pixel_values: batches.append(len(pixel_values)) or encode(pixel_values))
+    caption_filter.match(rgb, [regions[0], regions[0], regions[1], regions[1]], TEXTS)
+    assert batches == [2]
+
+
+def test_candidates_of_a_real_model_are_sampled_and_the_best_is_kept(checkpoint, folder, rgb,
+                                                                     regions):
+    captioner = load_captioner(checkpoint('vit-gpt2'), filter_model=folder, device='cpu')
+    options = CaptionOptions(max_new_tokens=6, candidates=8, filter_threshold=0.0)
+    captions = caption_regions(rgb, regions, captioner, options)
+    again = caption_regions(rgb, regions, captioner, options)
+    assert [c.text for c in captions] == [c.text for c in again]
+    single = caption_regions(rgb, regions, captioner,
+                             CaptionOptions(max_new_tokens=6, filter_threshold=0.0))
+    assert sum(c.match for c in captions) > sum(c.match for c in single)
+    assert captioner.filter_name == str(folder)
+
+
+def test_a_captioner_is_no_filter(checkpoint):
+    with pytest.raises(CheckpointError, match='BlipForImageTextRetrieval'):
+        load_captioner(checkpoint('vit-gpt2'), filter_model=checkpoint('blip'))
+
+
+def test_a_filter_is_no_captioner():
+    with pytest.raises(CheckpointError, match='is a filter'):
+        load_captioner('blip-itm')
+
+
+def test_a_filter_that_is_not_here_says_how_to_get_it(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
+    monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path))
+    with pytest.raises(CheckpointError, match='Salesforce/blip-itm-base-coco'):
+        load_captioner(checkpoint('vit-gpt2'), filter_model='blip-itm')
+
+
+def test_the_text_encoder_sees_the_image(caption_filter, rgb, regions):
+    assert isinstance(caption_filter._model.text_encoder, BlipTextModel)
+    one, other = caption_filter.match(rgb, [regions[0], regions[1]], ['w10', 'w10'])
+    assert one != pytest.approx(other, abs=1e-4)
