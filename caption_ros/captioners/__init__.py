@@ -20,10 +20,12 @@ from caption_ros.filtering import CaptionFilter, FilteredCaptioner
 
 _ENCODER_DECODER = 'caption_ros.captioners.encoder_decoder:EncoderDecoderCaptioner'
 _BLIP = 'caption_ros.captioners.blip:BlipCaptioner'
-FAMILIES = {'vision-encoder-decoder': _ENCODER_DECODER, 'blip': _BLIP}
+_VISION_LANGUAGE = 'caption_ros.captioners.vision_language:VisionLanguageCaptioner'
+_LLAVA = 'caption_ros.captioners.llava:LlavaCaptioner'
+FAMILIES = {'vision-encoder-decoder': _ENCODER_DECODER, 'blip': _BLIP, 'llava': _LLAVA}
 _PACKAGED = 'packaged:'
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
-_TEXT_FILES = ['*.json', '*.txt', '*.model']
+_TEXT_FILES = ['*.json', '*.txt', '*.model', '*.jinja']
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ModelCard:
         parameters: Number of weights.
         notes: What it is good for.
         aliases: Other names.
+        also: What the user puts beside the checkpoint, by hand.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ModelCard:
     parameters: int
     notes: str
     aliases: tuple[str, ...] = ()
+    also: str = ''
 
     @property
     def is_packaged(self) -> bool:
@@ -75,6 +79,10 @@ _CARDS = (
     ModelCard('blip-large', 'blip', _BLIP, 'Salesforce/blip-image-captioning-large',
               'BSD-3-Clause', ('crop', 'attention'), 469_732_924,
               'photos; longer sentences; takes a prompt'),
+    ModelCard('alpha-clip-llava', 'alpha-clip-llava', _LLAVA, 'llava-hf/llava-1.5-7b-hf',
+              'code Apache-2.0, weights research use only', ('alpha',), 7_063_627_776,
+              'photos; looks at a region in its context; answers questions',
+              also="Alpha-CLIP's .pth for L/14 at 336 px (weights for research use only)"),
 )
 KNOWN = {card.name: card for card in _CARDS}
 _BY_NAME = {name: card for card in _CARDS for name in (card.name, *card.aliases)}
@@ -126,11 +134,8 @@ def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str
     caption_filter = _load_filter(os.fspath(filter_model), device, dtype)
     folder, target = _find(name, _BY_NAME)
     if target is None:
-        model_type = read_config(folder).get('model_type')
-        if model_type not in FAMILIES:
-            raise CheckpointError(f'{folder / "config.json"} holds model_type {model_type!r}, '
-                                  f'wanted one of {", ".join(FAMILIES)}')
-        target = FAMILIES[model_type]
+        # Of the others, the captioner itself tells those that transformers knows.
+        target = FAMILIES.get(str(read_config(folder).get('model_type')), _VISION_LANGUAGE)
     module, _, attribute = target.partition(':')
     torch_device = resolve_device(device)
     captioner: Captioner = getattr(import_module(module), attribute).load(

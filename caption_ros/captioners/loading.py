@@ -42,13 +42,22 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f'{folder} holds no config.json, so it is no checkpoint; wanted a '
                               'folder with config.json, weights, tokenizer and '
                               'preprocessor_config.json')
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file of a checkpoint holds.
+
+    Raises:
+        CheckpointError: If it is not a JSON object.
+    """
     try:
-        config = json.loads(path.read_text(encoding='utf-8'))
+        held = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise CheckpointError(f'{path} cannot be read as JSON: {_one_line(error)}') from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f'{path} holds a {type(config).__name__}, wanted a JSON object')
-    return config
+    if not isinstance(held, dict):
+        raise CheckpointError(f'{path} holds a {type(held).__name__}, wanted a JSON object')
+    return held
 
 
 def check_family(folder: Path, model_type: str) -> dict[str, Any]:
@@ -126,6 +135,21 @@ def load_processor(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
     return _load_part(AutoImageProcessor, folder, 'image processor')
+
+
+def load_whole_processor(processor_class: Any, folder: Path) -> Any:
+    """Load the tokenizer and the image processor of a checkpoint folder as one.
+
+    Args:
+        processor_class: Class of transformers with from_pretrained.
+        folder: Checkpoint folder.
+
+    Raises:
+        CheckpointError: If one of them is missing or damaged.
+    """
+    _check_file(folder, _TOKENIZERS, 'tokenizer')
+    _check_file(folder, _PROCESSORS, 'image processor')
+    return _load_part(processor_class, folder, 'processor')
 
 
 def _load_part(loader: Any, folder: Path, what: str) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_checkpoints import MAKERS
+from tiny_vision_language import MAKERS as VISION_LANGUAGE_MAKERS
 
 from caption_ros.captioners import load_captioner
 from caption_ros.region import regions_from_labels
@@ -28,7 +29,7 @@ def checkpoint(tmp_path_factory):
     @functools.cache
     def make(kind) -> Path:
         folder = tmp_path_factory.mktemp(kind)
-        MAKERS[kind](folder)
+        {**MAKERS, **VISION_LANGUAGE_MAKERS}[kind](folder)
         return folder
     return make
 
