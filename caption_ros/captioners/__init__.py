@@ -179,7 +179,8 @@ def _how_to_get(name: str, card: ModelCard) -> str:
     folder = models_folder() / card.name
     return (f'model {name!r} is not on this machine: download {card.checkpoint} on a machine '
             f'with a network (hf download {card.checkpoint} --local-dir {folder}) and put it '
-            f'into {folder}, or into the Hugging Face cache')
+            f'into {folder}, or into the Hugging Face cache'
+            + (f'; also put {card.also} into {folder}' if card.also else ''))
 
 
 def _cached(hub_id: str) -> list[Path]:
