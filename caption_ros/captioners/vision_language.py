@@ -22,8 +22,8 @@ from caption_ros.captioners.devices import resolve_dtype
 from caption_ros.captioners.loading import load_model, read_config, weights_size
 from caption_ros.captioners.still_processor import load_still_processor
 from caption_ros.captioners.view import cropped
-from caption_ros.errors import CheckpointError, OptionError
-from caption_ros.region import Region
+from caption_ros.errors import CaptionError, CheckpointError, OptionError
+from caption_ros.region import Region, crop_box
 
 _CHAT_PROMPT = 'Describe this image in one short sentence.'
 # Of models without a chat template that caption only when they are told to.
@@ -107,8 +107,8 @@ class VisionLanguageCaptioner(BaseCaptioner):
         from PIL import Image
 
         # As PIL images: of an array 3 high, processors take the rows for channels.
-        images = [Image.fromarray(np.ascontiguousarray(
-            rgb if region is None else cropped(rgb, region))) for region in regions]
+        images = [Image.fromarray(np.ascontiguousarray(self._shown(rgb, region)))
+                  for region in regions]
         inputs = self._inputs(images, options.prompt)
         given = self._given(inputs)
         room = self._max_positions - given
@@ -120,10 +120,28 @@ class VisionLanguageCaptioner(BaseCaptioner):
         except (ValueError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and 'must match' not in str(error):
                 raise  # out of memory, say
-            # An image of another size, or one that does not fit its places in the text.
+            # The image has another size, or more tokens than its places in the text.
             raise CheckpointError(f'model {self.name!r} cannot use what its processor makes, so '
                                   'preprocessor_config.json and config.json do not fit: '
                                   f'{" ".join(str(error).split())[:300]}') from error
+
+    def _shown(self, rgb: npt.NDArray[np.uint8],
+               region: Region | None) -> npt.NDArray[np.uint8]:
+        """Return what of an image the processor gets, so that all of a region is seen."""
+        if region is None:
+            return rgb
+        processor = self._processor.image_processor
+        if not getattr(processor, 'do_center_crop', False):
+            return cropped(rgb, region)
+        # It keeps the middle square only, so the crop must be one: by context, then by padding.
+        x0, y0, x1, y1 = crop_box(region)
+        side = max(x1 - x0, y1 - y0)
+        x0, y0, x1, y1 = crop_box(region, min_size_px=side)
+        square = np.empty((side, side, 3), np.uint8)
+        square[:] = np.round(255 * np.asarray(processor.image_mean))  # nothing, once normalised
+        top, left = (side - (y1 - y0)) // 2, (side - (x1 - x0)) // 2
+        square[top:top + y1 - y0, left:left + x1 - x0] = rgb[y0:y1, x0:x1]
+        return square
 
     def _inputs(self, images: list[Any], prompt: str) -> dict[str, Any]:
         """Return what generate() takes, one row for each image, on the device."""
@@ -143,11 +161,11 @@ class VisionLanguageCaptioner(BaseCaptioner):
         try:
             made = self._processor(images=shown, text=[text] * len(images) if text else None,
                                    **settings)
-        except ValueError as error:
-            if not prompt:
-                raise
-            raise OptionError(f'model {self.name!r} cannot use prompt {prompt!r}: '
-                              f'{" ".join(str(error).split())[:300]}') from error
+        except Exception as error:  # each processor has its own ways to fail
+            kind, what = (OptionError, f'prompt {prompt!r}') if prompt else (
+                CaptionError, 'an image without a prompt')
+            raise kind(f'model {self.name!r} cannot use {what}: '
+                       f'{" ".join(str(error).split())[:300]}') from error
         inputs = dict(made.to(self.device, self._model.dtype))
         if self._continues and not self._template:
             return self._started(inputs, len(images))

@@ -24,6 +24,9 @@ from transformers import (
     GitConfig,
     GitForCausalLM,
     GitProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -171,5 +174,20 @@ def git(folder, seed=25):
                  ).save_pretrained(folder)
 
 
+def llava(folder, seed=26):
+    """Write LLaVA-1.5 with its own vision tower of three channels."""
+    tokenizer = _tokenizer('<image>', image_token='<image>')
+    text = {'model_type': 'llama', 'vocab_size': VOCABULARY, 'hidden_size': 16,
+            'num_key_value_heads': 1, 'max_position_embeddings': 256, **_IDS, **_TINY}
+    _write(folder, LlavaForConditionalGeneration, LlavaConfig(
+        text_config=text, vision_config={'model_type': 'clip_vision_model', **_VISION},
+        image_token_index=4), seed, 5)
+    LlavaProcessor(CLIPImageProcessor(size={'shortest_edge': 32}, crop_size=32), tokenizer,
+                   patch_size=8, vision_feature_select_strategy='default',
+                   num_additional_image_tokens=1, chat_template=CHAT.replace('IMAGE', '<image>')
+                   ).save_pretrained(folder)
+
+
 MAKERS = {'smolvlm': smolvlm, 'qwen2.5-vl': qwen2_5_vl, 'florence-2': florence2,
-          'blip-2': blip_2, 'git': git}
+          'blip-2': blip_2, 'git': git,
+          'llava': llava}
