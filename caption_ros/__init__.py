@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from caption_ros.captioner import Captioner as Captioner
     from caption_ros.captioner import CaptionOptions as CaptionOptions
     from caption_ros.captioners import load_captioner as load_captioner
+    from caption_ros.captioners.alpha_clip import (
+        alpha_clip_vision_tower as alpha_clip_vision_tower,
+    )
     from caption_ros.pipeline import caption_frame as caption_frame
     from caption_ros.region import Region as Region
 
@@ -24,6 +27,7 @@ _EXPORTS = {
     'CaptionOptions': 'caption_ros.captioner',
     'Captioner': 'caption_ros.captioner',
     'Region': 'caption_ros.region',
+    'alpha_clip_vision_tower': 'caption_ros.captioners.alpha_clip',
     'caption_frame': 'caption_ros.pipeline',
     'load_captioner': 'caption_ros.captioners',
 }

@@ -23,7 +23,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from caption_ros.captioners.loading import load_model, read_config
+from caption_ros.captioners.loading import build_model, load_model, read_config
 from caption_ros.errors import CheckpointError, OptionError, RegionError
 from caption_ros.region import normalise_alpha
 
@@ -126,9 +126,7 @@ def alpha_clip_vision_tower(path: str | os.PathLike[str],
     path = Path(path).expanduser()
     if not path.is_dir():
         config, weights = read_alpha_clip(path)
-        model = CLIPVisionModelWithProjection(config)
-        model.load_state_dict(weights, strict=True)
-        model = model.to(dtype).eval()
+        model = build_model(CLIPVisionModelWithProjection, config, weights, dtype, path)
     else:
         held = read_config(path)
         kind, channels = held.get('model_type'), held.get('num_channels', 3)

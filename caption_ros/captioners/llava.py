@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import models_folder
+from caption_ros.captioners.alpha_clip import CHANNELS, alpha_clip_vision_tower
 from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.decoding import Decoded, search, search_config
 from caption_ros.captioners.devices import resolve_dtype
@@ -34,7 +35,6 @@ from caption_ros.region import Region, alpha_channel, resize_mask
 NAME = 'alpha-clip-llava'
 QUESTION = 'Provide a one-sentence caption for the provided image.'  # as LLaVA-1.5 learnt it
 PAD_COLOUR = (122, 116, 104)  # the mean of CLIP's images, which it sees as nothing
-CHANNELS = 4  # RGB and alpha
 _CLASS_TOKENS = 1
 
 
@@ -208,8 +208,6 @@ def _load(folder: Path, alpha_clip: Path | None, vision: Any, dtype: Any) -> Any
 
     if alpha_clip is None:
         return load_model(LlavaForConditionalGeneration, folder, dtype)
-    from caption_ros.captioners.alpha_clip import alpha_clip_vision_tower
-
     # The tower first: it is the smaller of the two, so a mistake shows before the long load.
     tower = alpha_clip_vision_tower(alpha_clip, dtype).vision
     if _sizes(tower.config) != _sizes(vision):

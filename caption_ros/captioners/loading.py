@@ -91,6 +91,33 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
             raise CheckpointError(f'{folder / name} cannot be loaded as '
                                   f'{model_class.__name__}, it is damaged or of another model: '
                                   f'{_one_line(error)}') from error
+    _refuse_gaps(model, info, folder)
+    return model.eval()
+
+
+def build_model(model_class: Any, config: Any, weights: dict[str, Any], dtype: Any,
+                source: Path) -> Any:
+    """Make a model of weights at hand, with every one accounted for, as load_model does.
+
+    Args:
+        model_class: Class of transformers with from_pretrained.
+        config: Its config.
+        weights: Tensors by the names that transformers writes.
+        dtype: torch number type.
+        source: Where the weights are from.
+
+    Raises:
+        CheckpointError: If weights are missing, left over or of other shapes.
+    """
+    with _quiet():  # and not through the class itself, which would draw random weights first
+        model, info = model_class.from_pretrained(None, config=config, state_dict=weights,
+                                                  dtype=dtype, output_loading_info=True)
+    _refuse_gaps(model, info, source)
+    return model.eval()
+
+
+def _refuse_gaps(model: Any, info: dict[str, Any], source: Path) -> None:
+    """Raise CheckpointError where transformers reports a weight that fits nothing."""
     tied = {str(name) for name in getattr(model, 'all_tied_weights_keys', None) or ()}
     for kind, said, harmless in (
             ('missing_keys', 'lacks weights', _MAY_LACK),
@@ -102,9 +129,8 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
                  if name not in tied and not (harmless and harmless.search(name))]
         if names:
             more = f' and {len(names) - _NAMES_SHOWN} more' if len(names) > _NAMES_SHOWN else ''
-            raise CheckpointError(f'{folder} {said} for {model_class.__name__}: '
+            raise CheckpointError(f'{source} {said} for {type(model).__name__}: '
                                   f'{", ".join(names[:_NAMES_SHOWN])}{more}')
-    return model.eval()
 
 
 def weights_size(folder: Path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_alpha_clip import MAKERS as ALPHA_CLIP_MAKERS
 from tiny_checkpoints import MAKERS
 from tiny_vision_language import MAKERS as VISION_LANGUAGE_MAKERS
 
@@ -29,7 +30,7 @@ def checkpoint(tmp_path_factory):
     @functools.cache
     def make(kind) -> Path:
         folder = tmp_path_factory.mktemp(kind)
-        {**MAKERS, **VISION_LANGUAGE_MAKERS}[kind](folder)
+        {**MAKERS, **ALPHA_CLIP_MAKERS, **VISION_LANGUAGE_MAKERS}[kind](folder)
         return folder
     return make
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_alpha_clip import MAKERS as ALPHA_CLIP_MAKERS
 from tiny_checkpoints import END, MAKERS
 from tiny_vision_language import MAKERS as VISION_LANGUAGE_MAKERS
 from transformers import (
@@ -23,9 +24,10 @@ from caption_ros.pipeline import caption_regions
 from caption_ros.region import normalise_alpha
 
 SHORT = CaptionOptions(max_new_tokens=6)
-KINDS = [*MAKERS, *VISION_LANGUAGE_MAKERS]
+KINDS = [*MAKERS, *ALPHA_CLIP_MAKERS, *VISION_LANGUAGE_MAKERS]
 MODES = [(kind, focus) for kind in MAKERS
          for focus in (('alpha',) if kind.startswith('alpha') else ('crop', 'attention'))]
+MODES += [(kind, 'alpha') for kind in ALPHA_CLIP_MAKERS]
 MODES += [(kind, 'crop') for kind in VISION_LANGUAGE_MAKERS]
 
 

@@ -135,3 +135,6 @@ def alpha_clip_llava(folder, seed=8):
     """Write what a user puts together: a LLaVA-1.5 folder and Alpha-CLIP's file in it."""
     llava(folder, seed)
     alpha_clip_pth(folder / 'clip_l14_tiny.pth', seed)
+
+
+MAKERS = {'alpha-clip-llava': alpha_clip_llava}
