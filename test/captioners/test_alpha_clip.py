@@ -92,6 +92,8 @@ def test_mixed_number_types_lose_nothing(saved, tmp_path):
     for name, dtype in (('mixed', torch.float32), ('half', torch.float16)):
         held = load_file(tmp_path / name / 'model.safetensors')
         assert {weight.dtype for weight in held.values()} == {dtype}
+        torch.testing.assert_close(held['vision_model.post_layernorm.bias'],
+                                   weights['ln_post.bias'].to(dtype), rtol=0, atol=0)
     tower = alpha_clip_vision_tower(tmp_path / 'half', torch.bfloat16)
     assert next(tower.parameters()).dtype == torch.bfloat16
 

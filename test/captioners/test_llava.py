@@ -161,6 +161,9 @@ def test_a_region_of_one_pixel_stays_and_alpha_has_two_values(eyes, regions):
         values = np.unique(eyes._alpha(region))
         np.testing.assert_allclose(values, [-0.5 / 0.26, 0.5 / 0.26])
     assert (eyes._alpha(regions[3]) > 0).sum() == 1
+    # Edges at a quarter and three quarters of the tower's pixels: 0.75 stays, 0.25 goes.
+    half = region_from_box((1, 0, 65, 128), (128, 128))
+    assert np.array_equal((eyes._alpha(half) > 0).any(0), np.arange(32) < 16)
     line = region_from_box((100, 0, 101, 4000), (4000, 4000))
     assert (eyes._alpha(line) > 0).any(1).all()
 
