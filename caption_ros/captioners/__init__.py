@@ -69,15 +69,15 @@ class ModelCard:
 
 _CARDS = (
     ModelCard('tabletop', 'encoder-decoder', _ENCODER_DECODER, 'packaged:weights/tabletop',
-              'Apache-2.0', ('alpha',), 4_700_000,
+              'Apache-2.0', ('alpha',), 4_718_208,
               'ships with the package; knows only its simulated tabletops'),
     ModelCard('vit-gpt2', 'encoder-decoder', _ENCODER_DECODER,
               'nlpconnect/vit-gpt2-image-captioning', 'Apache-2.0', ('crop', 'attention'),
               239_195_904, 'photos; short plain sentences'),
     ModelCard('blip', 'blip', _BLIP, 'Salesforce/blip-image-captioning-base', 'BSD-3-Clause',
-              ('crop', 'attention'), 247_414_076, 'photos; takes a prompt', ('blip-base',)),
+              ('crop', 'attention'), 223_971_644, 'photos; takes a prompt', ('blip-base',)),
     ModelCard('blip-large', 'blip', _BLIP, 'Salesforce/blip-image-captioning-large',
-              'BSD-3-Clause', ('crop', 'attention'), 469_732_924,
+              'BSD-3-Clause', ('crop', 'attention'), 446_290_492,
               'photos; longer sentences; takes a prompt'),
     ModelCard('alpha-clip-llava', 'alpha-clip-llava', _LLAVA, 'llava-hf/llava-1.5-7b-hf',
               'code Apache-2.0, weights research use only', ('alpha',), 7_063_627_776,
