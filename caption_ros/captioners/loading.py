@@ -211,4 +211,4 @@ def _quiet() -> Iterator[None]:
 
 def _one_line(error: BaseException) -> str:
     text = ' '.join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f'{text[:297]}...'
+    return text if len(text) <= 400 else f'{text[:397]}...'

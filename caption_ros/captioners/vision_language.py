@@ -49,21 +49,24 @@ class VisionLanguageCaptioner(BaseCaptioner):
         self._tokenizer = tokenizer = processor.tokenizer
         self._template = getattr(processor, 'chat_template', None) or getattr(
             tokenizer, 'chat_template', None)
+        if isinstance(self._template, dict):  # one for each purpose, such as tool_use
+            self._template = self._template.get('default')
         self._default = _CHAT_PROMPT if self._template else _PROMPTS.get(
             model.config.model_type, '')
         text = model.config.get_text_config()
         self._continues = not model.config.is_encoder_decoder
         self._queries = int(getattr(model.config, 'num_query_tokens', 0))
         # BLIP-2 hands over to its language model, which then reads its own generation config.
-        own = getattr(model, 'language_model', None)
-        self._speaker = own if getattr(own, 'generation_config', None) is not None else model
-        config = self._speaker.generation_config
+        speaker: Any = getattr(model, 'language_model', None)
+        if getattr(speaker, 'generation_config', None) is None:
+            speaker = model
+        config = speaker.generation_config
         eos = _first(config.eos_token_id, text.eos_token_id, tokenizer.eos_token_id,
                      tokenizer.sep_token_id)
         pad = _first(config.pad_token_id, text.pad_token_id, tokenizer.pad_token_id)
         self._search = search_config(config, eos=eos, pad=pad)
         # generate() fills gaps from here: the checkpoint's own length among them.
-        self._speaker.generation_config = self._search
+        speaker.generation_config = self._search
         self._max_positions = int(getattr(text, 'max_position_embeddings', None) or 1 << 20)
         # What is said goes on from the end of the row; an encoder counts from its beginning.
         tokenizer.padding_side = 'left' if self._continues else 'right'
@@ -85,9 +88,10 @@ class VisionLanguageCaptioner(BaseCaptioner):
 
         from caption_ros.captioners import FAMILIES
 
-        model_type = read_config(folder).get('model_type')
+        held = read_config(folder).get('model_type')
+        model_type = str(held)
         if model_type not in CLASSES:
-            raise CheckpointError(f'{folder / "config.json"} holds model_type {model_type!r}, '
+            raise CheckpointError(f'{folder / "config.json"} holds model_type {held!r}, '
                                   f'wanted one of {", ".join(FAMILIES)} or an image-text model '
                                   f'that transformers {transformers.__version__} knows, such as '
                                   'smolvlm, qwen2_5_vl, florence2, blip-2 or git')
