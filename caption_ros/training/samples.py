@@ -28,6 +28,8 @@ from caption_ros.scenes.vocabulary import COLOURS, SHAPES, SIZES, TABLES
 PATCH_CLASSES: tuple[int, ...] = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1,
                                   MAX_OBJECTS + 1)
 _MAX_FRAME = 100_000  # a stream's time is drawn from its first hour
+# Scenes of one or two objects are soon learnt: most that are shown have more.
+_CROWDED, _ATTEMPTS, _SEEDS_APART = 3, 3, 10**12
 _PASS_GAP = 20  # steps until a frame comes again
 # The model sees 200x160 pixels: most scenes can be drawn at half size, at a third of the cost.
 _SIZES = ((320, 240), (320, 240), (320, 240), (640, 480))
@@ -100,7 +102,11 @@ class TabletopSamples:
     def _draw(self, scene_seed: int) -> tuple[Frame, npt.NDArray[np.int64]]:
         rng = np.random.default_rng([self.seed, scene_seed])
         size = _SIZES[rng.integers(len(_SIZES))]
-        frame = TabletopStream(scene_seed, *size).frame(int(rng.integers(_MAX_FRAME)))
+        for attempt in range(_ATTEMPTS):
+            stream = TabletopStream(scene_seed + attempt * _SEEDS_APART, *size)
+            if len(stream.layout.objects) >= _CROWDED:
+                break
+        frame = stream.frame(int(rng.integers(_MAX_FRAME)))
         return frame, cell_labels(frame, *self.grid)
 
     def _samples(self, scene_seeds: list[int], rng: np.random.Generator) -> list[Sample]:
