@@ -30,7 +30,7 @@ class CaptionOptions:
         min_region_area_px: Smaller regions are left out, in pixels.
         max_new_tokens: Tokens of a caption at most, 1..512.
         num_beams: 1 is greedy search, up to 16 beams.
-        prompt: Text that the caption goes on from, for models that take text.
+        prompt: For models that take text: the beginning of the caption, or the question.
         sample: Draw captions by nucleus sampling instead of searching for the likeliest; the
             same frame gives the same captions each time.
         candidates: With a filter: captions sampled for each region, 1..16; the best is kept. 1

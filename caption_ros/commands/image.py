@@ -75,7 +75,7 @@ def image(
     dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
     num_beams: int = typer.Option(1, help='Beams; 1 is greedy.'),
     max_new_tokens: int = typer.Option(48, help='Longest caption in tokens.'),
-    prompt: str = typer.Option('', help='Prefix for models that take one.'),
+    prompt: str = typer.Option('', help='The beginning of the caption, or the question.'),
     filter_model: str = typer.Option('', '--filter', help='Filter for the captions: blip-itm, a '
                                      'path or a hub id.'),
     candidates: int = typer.Option(1, help='With a filter: captions sampled, the best is kept.'),
