@@ -138,6 +138,7 @@ class Bench:
         from caption_ros.ros.spinning import make_executor
         self.captioners: list[FakeCaptioner] = []
         self.load_error: Exception | None = None
+        self.real: Any = None  # a captioner to load in the place of the fake one
         self.load_calls: list[tuple[str, str, str]] = []
         self.node = CaptionNode(
             load_captioner=self._load,
@@ -173,6 +174,8 @@ class Bench:
         self.load_calls.append((name, device, dtype))
         if self.load_error is not None:
             raise self.load_error
+        if self.real is not None:
+            return self.real
         self.captioners.append(FakeCaptioner(name))
         if filter_model:
             return FilteredCaptioner(self.captioners[-1], FakeFilter())
