@@ -440,7 +440,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
         captioner = self._captioner
         details = {} if captioner is None else {
             'family': captioner.family, 'device': captioner.device, 'dtype': captioner.dtype,
-            'focus modes': ', '.join(captioner.focus_modes)}
+            'focus modes': ', '.join(captioner.focus_modes),
+            'filter': getattr(captioner, 'filter_name', 'none')}
         return model_status(self._state, self._settings.model, details, self._model_problem)
 
     def _input_status(self, now_s: float, sample: bool = False) -> Status:

@@ -17,6 +17,7 @@ def test_captions_that_do_not_fit_are_held_back_and_counted(make_bench):
     assert [(c['text'], c['match']) for c in captions] == [(text_of(LEFT), 0.8)]
     wait_for(lambda: bench.value('inference', 'captions held back') == '1')
     assert bench.value('inference', 'captions published') == '1'
+    assert bench.value('model', 'filter') == 'fake filter'
     assert bench.call('describe').message == text_of(LEFT)
 
 
