@@ -55,7 +55,7 @@ def _processor_class(folder: Path, model_type: str) -> Any:
     if name is None:
         name = str(PROCESSOR_MAPPING_NAMES.get(model_type))
     found = getattr(transformers, name, None)
-    if found is None or not hasattr(found, 'from_pretrained'):
+    if not hasattr(found, 'from_pretrained'):
         raise CheckpointError(f'{folder / source} wants the processor {name}, which transformers '
                               f'{transformers.__version__} does not have; code that a checkpoint '
                               'brings along is never run')

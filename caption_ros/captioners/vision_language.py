@@ -108,12 +108,7 @@ class VisionLanguageCaptioner(BaseCaptioner):
 
     def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
               options: CaptionOptions) -> Decoded:
-        from PIL import Image
-
-        # As PIL images: of an array 3 high, processors take the rows for channels.
-        images = [Image.fromarray(np.ascontiguousarray(self._shown(rgb, region)))
-                  for region in regions]
-        inputs = self._inputs(images, options.prompt)
+        inputs = self._inputs([self._shown(rgb, region) for region in regions], options.prompt)
         given = self._given(inputs)
         room = self._max_positions - given
         if room < 1:
@@ -147,8 +142,12 @@ class VisionLanguageCaptioner(BaseCaptioner):
         square[top:top + y1 - y0, left:left + x1 - x0] = rgb[y0:y1, x0:x1]
         return square
 
-    def _inputs(self, images: list[Any], prompt: str) -> dict[str, Any]:
-        """Return what generate() takes, one row for each image, on the device."""
+    def _inputs(self, pictures: list[npt.NDArray[np.uint8]], prompt: str) -> dict[str, Any]:
+        """Return what generate() takes, one row for each picture, on the device."""
+        from PIL import Image
+
+        # Of an array 3 high, processors would take the rows for channels.
+        images = [Image.fromarray(np.ascontiguousarray(picture)) for picture in pictures]
         text = prompt.strip() or self._default
         settings: dict[str, Any] = {'return_tensors': 'pt'}
         if text:
