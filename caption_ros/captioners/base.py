@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,23 @@ from caption_ros.captioner import CaptionOptions, check_focus
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.errors import CaptionError, CaptionRosError
 from caption_ros.region import Region
+
+_SMALL = 30_000_000  # weights
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch compute on so many threads of the CPU; None leaves that as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
 
 
 class BaseCaptioner:
@@ -45,6 +63,10 @@ class BaseCaptioner:
         self.device = device
         self.dtype = str(model.dtype).removeprefix('torch.')
         self._model = model
+        # Threads that wait for each other gain a small model nothing, and lose it several times
+        # its own time as soon as camera and segmenter want the cores too.
+        self._is_small = device == 'cpu' and sum(
+            weight.numel() for weight in model.parameters()) < _SMALL
 
     def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                 options: CaptionOptions) -> list[Caption]:
@@ -58,7 +80,7 @@ class BaseCaptioner:
         import torch
 
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _threads(1 if self._is_small else None):
                 decoded = self._look(rgb, regions, focus, options)
         except CaptionRosError:
             raise

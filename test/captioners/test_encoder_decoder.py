@@ -126,3 +126,20 @@ def test_an_encoder_of_five_channels_is_refused(checkpoint, tmp_path):
     (folder / 'config.json').write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match='5 channels, wanted 3'):
         load_captioner(folder)
+
+
+def test_a_small_model_keeps_to_one_thread_and_leaves_the_setting(checkpoint, rgb, monkeypatch):
+    captioner = load_captioner(checkpoint('vit-gpt2'), device='cpu')
+    seen = []
+    encode = captioner._encode
+    monkeypatch.setattr(captioner, '_encode',
+                        lambda pixels: seen.append(torch.get_num_threads()) or encode(pixels))
+    torch.set_num_threads(2)
+    try:
+        captioner.caption(rgb, [None], CaptionOptions())
+        assert seen == [1] and torch.get_num_threads() == 2
+        monkeypatch.setattr(captioner, '_is_small', False)
+        captioner.caption(rgb, [None], CaptionOptions())
+        assert seen == [1, 2]
+    finally:
+        torch.set_num_threads(1)
