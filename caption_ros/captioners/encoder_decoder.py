@@ -10,6 +10,7 @@ from typing import Any
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners.decoding import Decoded, decode, search_config
 from caption_ros.captioners.devices import resolve_dtype
+from caption_ros.captioners.gpt2 import GreedySearch, can_search
 from caption_ros.captioners.loading import (
     check_family,
     load_model,
@@ -57,6 +58,8 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         # generate() fills gaps from here: the decoder's own max_length among them.
         model.decoder.generation_config = self._search
         self._max_positions = int(getattr(decoder, 'max_position_embeddings', 512))
+        self._greedy = (GreedySearch(model.decoder, eos)
+                        if can_search(model.decoder, self._search) else None)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> EncoderDecoderCaptioner:
@@ -105,6 +108,9 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
     def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
         import torch
 
+        if self._greedy is not None and options.num_beams == 1 and not options.sample:
+            room = max(1, min(options.max_new_tokens, self._max_positions - 1))
+            return self._greedy(self._start, hidden, mask, room)
         start = torch.full((hidden.shape[0], 1), self._start, device=self.device)
         return decode(self._model.decoder, self._search, start, hidden, mask, options,
                       self._max_positions)

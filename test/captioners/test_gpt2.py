@@ -1,0 +1,90 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+from tiny_checkpoints import END, START, VOCABULARY
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners.decoding import decode, search_config
+from caption_ros.captioners.gpt2 import GreedySearch, can_search
+
+ROWS, SEEN, WIDTH = 5, 9, 24
+
+
+def _decoder(seed=0, **changes):
+    torch.manual_seed(seed)
+    model = GPT2LMHeadModel(GPT2Config(**{
+        'vocab_size': VOCABULARY, 'n_positions': 32, 'n_embd': WIDTH, 'n_layer': 2, 'n_head': 2,
+        'bos_token_id': START, 'eos_token_id': END, 'add_cross_attention': True,
+        'is_decoder': True, **changes})).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # biases too, which are 0 when new
+            weight.normal_(0, 0.4)
+    return model
+
+
+def _config(model, eos=END):
+    return search_config(model.generation_config, eos=eos, pad=END)
+
+
+def _both(model, mask, new=12, eos=END):
+    config = _config(model, eos)
+    model.generation_config = config
+    assert can_search(model, config)
+    hidden = torch.randn(ROWS, SEEN, WIDTH, generator=torch.Generator().manual_seed(9))
+    with torch.inference_mode():
+        wanted = decode(model, config, torch.full((ROWS, 1), START), hidden, mask,
+                        CaptionOptions(max_new_tokens=new), 32)
+        return GreedySearch(model, eos)(START, hidden, mask, new), wanted
+
+
+@pytest.mark.parametrize('activation', ['gelu_new', 'gelu', 'gelu_pytorch_tanh'])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('seed', range(4))
+def test_it_says_what_generate_says(seed, masked, activation):
+    mask = None
+    if masked:
+        mask = (torch.rand(ROWS, SEEN, generator=torch.Generator().manual_seed(seed)) < 0.4).long()
+        mask[:, seed] = 1
+    found, wanted = _both(_decoder(seed, activation_function=activation), mask)
+    assert found.tokens == wanted.tokens
+    assert found.scores == pytest.approx(wanted.scores, rel=1e-4)
+
+
+def test_rows_end_each_on_its_own():
+    model = _decoder(3)
+    unending, _ = _both(model, None)
+    often = unending.tokens[0][4]  # what one row says becomes an end
+    found, wanted = _both(model, None, eos=[END, often])
+    assert found.tokens == wanted.tokens
+    assert found.scores == pytest.approx(wanted.scores, rel=1e-4)
+    assert len({len(row) for row in found.tokens}) > 1
+
+
+def test_the_length_holds():
+    found, wanted = _both(_decoder(1), None, new=1)
+    assert found.tokens == wanted.tokens
+    assert all(len(row) <= 1 for row in found.tokens)
+
+
+@pytest.mark.parametrize('changes', [
+    {'repetition_penalty': 1.3}, {'no_repeat_ngram_size': 2}, {'suppress_tokens': [5]},
+    {'begin_suppress_tokens': [END]}, {'bad_words_ids': [[7]]}, {'forced_eos_token_id': 3},
+    {'min_new_tokens': 4}, {'something_new': 1}])
+def test_a_generation_config_with_a_wish_is_left_to_generate(changes):
+    model = _decoder()
+    config = _config(model)
+    assert can_search(model, config)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    assert not can_search(model, config)
+
+
+@pytest.mark.parametrize('changes', [
+    {'scale_attn_by_inverse_layer_idx': True}, {'scale_attn_weights': False},
+    {'reorder_and_upcast_attn': True}, {'activation_function': 'relu'},
+    {'add_cross_attention': False}])
+def test_an_unusual_decoder_is_left_to_generate(changes):
+    model = _decoder(**changes)
+    assert not can_search(model, _config(model))
