@@ -9,7 +9,11 @@ import pytest
 
 from caption_ros import CaptionOptions, caption_frame, load_captioner
 from caption_ros.scenes import scene_frame
-from caption_ros.training.evaluate import evaluate_tabletop, names_absent_object
+from caption_ros.training.evaluate import (
+    evaluate_tabletop,
+    names_absent_object,
+    names_other_region,
+)
 
 WEIGHTS = Path(__file__).parents[1] / 'caption_ros/weights/tabletop'
 
@@ -76,3 +80,16 @@ def test_an_absent_object_is_noticed():
     absent = next(name for name in ('ball', 'box', 'mug') if name not in frame.scene_caption)
     assert not names_absent_object(f'a {shape}', frame)
     assert names_absent_object(f'a {shape} and a large red {absent}', frame)
+
+
+def test_a_mixed_up_caption_is_noticed():
+    frame = next(frame for frame in map(scene_frame, range(100)) if len(
+        {(item.colour, item.shape) for item in frame.layout.objects}) > 2)
+    items = frame.layout.objects
+    first, other = next((a, b) for a in items for b in items
+                        if a.colour != b.colour and a.shape != b.shape)
+    label = 1 + items.index(first)
+    assert not names_other_region(frame.region_captions[label], label, frame)
+    assert names_other_region(f'a {other.colour} {first.shape}', label, frame)
+    assert names_other_region(f'a {first.colour} {other.shape}', label, frame)
+    assert names_other_region(frame.scene_caption, label, frame)

@@ -99,9 +99,9 @@ class GreedySearch:
         going = set(range(rows))
         for position in range(max_new_tokens):
             logits = self._step(token, position, said, seen, keep).float()
-            best, token = logits.max(-1)
-            for row, one, chance in zip(range(rows), token.tolist(),
-                                        (best - logits.logsumexp(-1)).tolist()):
+            token = logits.argmax(-1)
+            chance_of = logits.log_softmax(-1).gather(1, token[:, None])[:, 0]
+            for row, one, chance in zip(range(rows), token.tolist(), chance_of.tolist()):
                 if row in going:
                     tokens[row].append(one)
                     chances[row].append(chance)

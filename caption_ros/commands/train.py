@@ -21,7 +21,8 @@ def train(
     steps: int = typer.Option(1000, min=1, help='Optimiser steps in all.'),
     batch_size: int = typer.Option(64, min=1, help='Samples a step.'),
     learning_rate: float = typer.Option(1e-3, help='Peak rate; 5e-5 suits fine-tuning.'),
-    alpha: bool = typer.Option(True, help='From scratch: give the encoder an alpha channel.'),
+    alpha: bool = typer.Option(True, help='Without: no alpha channel from scratch, and the one '
+                               'of --init is folded away; regions are then shown as crops.'),
     save_every: int = typer.Option(200, min=1, help='Steps between resumable states.'),
     seed: int = typer.Option(0, min=0, help='Seed of weights and order.'),
     device: str = typer.Option('cpu', help='torch device to train on.'),
@@ -32,7 +33,7 @@ def train(
     """Train encoder and decoder jointly; the result loads with load_captioner(OUT)."""
     from caption_ros.commands.progress import progress_bar
     from caption_ros.errors import OptionError
-    from caption_ros.training.model import load_trainee, new_trainee
+    from caption_ros.training.model import load_trainee, new_trainee, without_alpha
     from caption_ros.training.samples import JsonlSamples, TabletopSamples, tabletop_captions
     from caption_ros.training.train import TrainOptions, has_state, patch_grid
     from caption_ros.training.train import train as run
@@ -49,6 +50,8 @@ def train(
     texts = tabletop_captions() if jsonl is None else jsonl.captions()
     trainee = new_trainee(texts, alpha=alpha, seed=seed) if init == 'scratch' \
         else load_trainee(Path(init))
+    if not alpha:
+        trainee = without_alpha(trainee)
     # More sentences than phrases: they are the harder part, phrases soon come by themselves.
     frames = max(1, batch_size * 2 // 3)
     samples = jsonl or TabletopSamples(frames, batch_size - frames, patch_grid(trainee), seed,

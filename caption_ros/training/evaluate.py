@@ -12,9 +12,10 @@ from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.pipeline import caption_frame
 from caption_ros.scenes import FIRST_TRAINING_SEED, Frame, scene_frame
-from caption_ros.scenes.vocabulary import SHAPES
+from caption_ros.scenes.vocabulary import COLOURS, SHAPES
 
 _SHAPE = re.compile(r'\b(' + '|'.join(SHAPES) + r')s?\b')
+_COLOUR = re.compile(r'\b(' + '|'.join(COLOURS) + r')\b')
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ def names_absent_object(text: str, frame: Frame) -> bool:
     """Tell whether a caption names a kind of object that is not in the scene."""
     present = {item.shape for item in frame.layout.objects}
     return any(shape not in present for shape in _SHAPE.findall(text))
+
+
+def names_other_region(text: str, label: int, frame: Frame) -> bool:
+    """Tell whether a region's caption gives it the kind or colour of another region."""
+    own = frame.region_captions[label]
+    others = ' '.join(other for key, other in frame.region_captions.items() if key != label)
+    return any(set(word.findall(text)) & set(word.findall(others)) - set(word.findall(own))
+               for word in (_SHAPE, _COLOUR))
 
 
 def text_scores(said: Sequence[str], references: Sequence[str]) -> tuple[float, float]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers import (
     ViTConfig,
 )
 
-from caption_ros.region import crop_box, regions_from_labels, resize_mask
+from caption_ros.region import crop_box, normalise_alpha, regions_from_labels, resize_mask
 from caption_ros.training.samples import Sample
 
 IMAGE_SIZE = (160, 200)  # height, width: nearly the aspect of a camera, so shapes stay true
@@ -124,6 +125,28 @@ def load_trainee(path: Path) -> Trainee:
         AutoImageProcessor.from_pretrained(path, local_files_only=True))
 
 
+def without_alpha(trainee: Trainee) -> Trainee:
+    """Return a checkpoint with three input channels that sees an image as a whole scene is seen.
+
+    The alpha channel of a whole scene is the same everywhere: its share of each patch goes into
+    the bias. A checkpoint of three channels is returned as it is.
+    """
+    if not trainee.has_alpha:
+        return trainee
+    config = copy.deepcopy(trainee.model.config)
+    config.encoder.num_channels = 3
+    state = trainee.model.state_dict()
+    name = next(name for name in state if name.endswith('patch_embeddings.projection.weight'))
+    alpha = float(normalise_alpha(np.ones(1, np.float32))[0])
+    bias = name.removesuffix('weight') + 'bias'
+    state[bias] = state[bias] + alpha * state[name][:, 3].sum(dim=(1, 2))
+    state[name] = state[name][:, :3].contiguous()
+    model = VisionEncoderDecoderModel(config=config)
+    model.load_state_dict(state)
+    model.generation_config = trainee.model.generation_config
+    return Trainee(model, trainee.tokenizer, trainee.processor)
+
+
 class Collate:
     """Samples to tensors, through the checkpoint's own processor and tokenizer.
 
@@ -142,12 +165,15 @@ class Collate:
     def __call__(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
         """Return pixels (batch, channels, H, W), labels (batch, tokens) and cells if any."""
         images = []
+        cells = [sample.cells for sample in samples]
         seen: dict[int, torch.Tensor] = {}  # samples of one frame share its picture
-        for sample in samples:
+        for row, sample in enumerate(samples):
             rgb = sample.rgb
             if sample.mask is not None and not self._alpha:
                 x0, y0, x1, y1 = crop_box(regions_from_labels(sample.mask.astype(np.uint8))[0])
                 images.append(self._pixels(np.ascontiguousarray(rgb[y0:y1, x0:x1])))
+                if sample.cells is not None:  # they lie on the whole image, not on the crop
+                    cells[row] = np.full_like(sample.cells, IGNORED)
                 continue
             if id(rgb) not in seen:
                 seen[id(rgb)] = self._pixels(rgb)
@@ -161,8 +187,8 @@ class Collate:
         for row, ids in enumerate(ends):
             labels[row, :len(ids)] = torch.tensor(ids)
         out = {'pixel_values': pixels, 'labels': labels}
-        if all(sample.cells is not None for sample in samples):
-            out['cells'] = torch.from_numpy(np.stack([s.cells for s in samples]))  # type: ignore[misc]
+        if all(cell is not None for cell in cells):
+            out['cells'] = torch.from_numpy(np.stack(cells))  # type: ignore[arg-type]
         return out
 
     @staticmethod
@@ -170,4 +196,4 @@ class Collate:
         planes = [np.ones(tuple(size), np.float32) if sample.mask is None
                   else resize_mask(sample.mask, (int(size[0]), int(size[1])))
                   for sample in samples]
-        return (torch.from_numpy(np.stack(planes))[:, None] - 0.5) / 0.26  # as alpha_channel()
+        return torch.from_numpy(normalise_alpha(np.stack(planes)))[:, None]

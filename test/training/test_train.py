@@ -6,7 +6,14 @@ import torch
 from caption_ros import caption_frame, load_captioner
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.scenes import scene_frame
-from caption_ros.training.model import Collate, load_trainee, new_trainee, word_tokenizer
+from caption_ros.training.model import (
+    IGNORED,
+    Collate,
+    load_trainee,
+    new_trainee,
+    without_alpha,
+    word_tokenizer,
+)
 from caption_ros.training.samples import TabletopSamples, tabletop_captions
 from caption_ros.training.train import TrainOptions, _caption_loss, patch_grid, train
 
@@ -73,6 +80,27 @@ def test_fine_tuning_starts_from_a_checkpoint_without_alpha(tmp_path):
     assert not trainee.has_alpha
     _, losses = _run(tmp_path / 'second', 2, trainee=trainee)
     assert len(losses) == 2
+
+
+def test_without_its_alpha_channel_a_model_sees_whole_scenes_alike():
+    trainee = _small()
+    plain = without_alpha(trainee)
+    assert not plain.has_alpha and without_alpha(plain) is plain
+    scenes = [sample for sample in TabletopSamples(3, 3, patch_grid(trainee)).batch(0)
+              if sample.mask is None]
+    with torch.inference_mode():
+        seen, expected = (
+            one.model.eval().encoder(pixel_values=Collate(one)(scenes)['pixel_values'])[0]
+            for one in (plain, trainee))
+    assert torch.allclose(seen, expected, atol=1e-4)
+
+
+def test_a_crop_has_no_patch_labels():
+    trainee = _small(alpha=False)
+    samples = TabletopSamples(2, 2, patch_grid(trainee)).batch(0)
+    cells = Collate(trainee)(samples)['cells']
+    for sample, labels in zip(samples, cells):
+        assert bool((labels == IGNORED).all()) == (sample.mask is not None)
 
 
 def test_the_loss_is_that_of_the_whole_model(tmp_path):
