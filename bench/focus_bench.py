@@ -1,13 +1,13 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a focus mode keeps objects apart, and what it costs.
+r"""Whether a focus mode keeps objects apart, and what it costs.
 
 Captions of every region of evaluation tabletops with two to five objects: by a checkpoint with an
 alpha channel, and by one without it, which looks at the whole image (none), at crops, or through
 masked attention. For none, a region's caption is that of the scene. Times are of frames with 1,
 4 and 16 regions, the modes taking turns. Run by hand:
 
-    caption-ros train plain --init caption_ros/weights/tabletop --no-alpha --steps 1000 \\
+    caption-ros train plain --init caption_ros/weights/tabletop --no-alpha --steps 1000 \
         --learning-rate 3e-4
     python bench/focus_bench.py plain [--scenes 500] [--rounds 15] [--json out.json]
 """
