@@ -43,11 +43,33 @@ class NodeExecutor(Executor):
         self._slow_groups = tuple(slow_groups)
         self._pool = ThreadPoolExecutor(max(len(self._slow_groups), 1), 'slow_callback')
         self._running: list[Future[Any]] = []
+        self._spinner = 0
+        self._calm_guard()
+
+    def _calm_guard(self) -> None:
+        """Let no callback of the spinning thread wake the spinning thread.
+
+        rclpy does so twice for each callback, so that other threads see what has changed, and
+        waits once more for nothing: half of what an image costs. The next wait looks at all.
+        """
+        guard = getattr(self, '_guard', None)
+        if guard is None:  # not so in this release: slower, and as right
+            return
+        trigger = guard.trigger
+
+        def trigger_from_elsewhere() -> None:
+            if threading.get_ident() != self._spinner:
+                trigger()
+        guard.trigger = trigger_from_elsewhere
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Wait for one callback and run it, or start it on its thread."""
+        self._spin_once(timeout_sec, lambda: False)
+
+    def _spin_once(self, timeout_sec: Any, ready: Callable[[], bool]) -> None:
+        self._spinner = threading.get_ident()
         try:
-            handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec)
+            handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec, None, ready)
         except (ShutdownException, TimeoutException, ConditionReachedException):
             return
         except InvalidHandle:
@@ -64,7 +86,9 @@ class NodeExecutor(Executor):
     def spin_once_until_future_complete(self, future: Any, timeout_sec: Any = None) -> None:
         """Run one callback; rclpy asks every executor for this."""
         future.add_done_callback(lambda _: self.wake())
-        self.spin_once(timeout_sec)
+        self._spin_once(timeout_sec, future.done)
+
+    _spin_once_until_future_complete = spin_once_until_future_complete  # its name since Jazzy
 
     def shutdown(self, *args: Any, **kwargs: Any) -> bool:
         """Let slow callbacks end before what they report to is taken away.

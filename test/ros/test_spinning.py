@@ -1,0 +1,70 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import threading
+import time
+
+import pytest
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from std_msgs.msg import String
+
+from caption_ros.ros.spinning import NodeExecutor
+
+MESSAGES = 20
+
+
+@pytest.fixture
+def node(ros):
+    node = rclpy.create_node('spinning_test')
+    yield node
+    node.destroy_node()
+
+
+def _spin_until(executor, done):
+    until_s = time.monotonic() + 10
+    while not done() and time.monotonic() < until_s:
+        executor.spin_once(timeout_sec=0.2)
+    assert done()
+
+
+def test_a_message_is_waited_for_once(node, monkeypatch):
+    heard, waits = [], []
+    node.create_subscription(String, 'said', heard.append, 10)
+    publisher = node.create_publisher(String, 'said', 10)
+    executor = NodeExecutor()
+    executor.add_node(node)
+    _spin_until(executor, lambda: publisher.get_subscription_count() == 1)
+    make = rclpy.executors._rclpy.WaitSet
+    monkeypatch.setattr(rclpy.executors._rclpy, 'WaitSet',
+                        lambda *sizes: waits.append(1) or make(*sizes))
+    for i in range(MESSAGES):
+        publisher.publish(String(data=str(i)))
+        _spin_until(executor, lambda: len(heard) == i + 1)  # noqa: B023
+        executor.spin_once(timeout_sec=0.02)  # a wait that ends with its timeout
+    executor.shutdown()
+    assert 2 * MESSAGES <= len(waits) < 2.5 * MESSAGES
+
+
+def test_another_thread_wakes_it(node):
+    executor = NodeExecutor()
+    executor.add_node(node)
+    executor.spin_once(timeout_sec=0.0)
+    future = rclpy.task.Future()
+    threading.Timer(0.2, lambda: future.set_result(1)).start()
+    started_s = time.monotonic()
+    executor.spin_until_future_complete(future, timeout_sec=10)
+    executor.shutdown()
+    assert future.done() and time.monotonic() - started_s < 5
+
+
+def test_a_slow_callback_leaves_the_others_running(node):
+    group = MutuallyExclusiveCallbackGroup()
+    heard, release = [], threading.Event()
+    node.create_timer(0.01, lambda: release.wait(10), callback_group=group)
+    node.create_timer(0.01, lambda: heard.append(1))
+    executor = NodeExecutor((group,))
+    executor.add_node(node)
+    _spin_until(executor, lambda: len(heard) > 3)
+    assert not release.is_set()
+    release.set()
+    executor.shutdown()
