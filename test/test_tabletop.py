@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
 
 from caption_ros import CaptionOptions, caption_frame, load_captioner
 from caption_ros.scenes import scene_frame
@@ -23,7 +25,7 @@ def captioner():
     return load_captioner('tabletop')
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_scores_on_1000_evaluation_scenes(captioner):
     scores = evaluate_tabletop(captioner, scenes=1000)
     assert scores.phrase_exact >= 0.99, scores.worst[:5]
@@ -57,12 +59,20 @@ def test_the_checkpoint_is_small_safe_and_standard():
     assert config['encoder']['num_channels'] == 4
 
 
-def test_transformers_own_classes_load_it():
-    from transformers import AutoTokenizer, VisionEncoderDecoderModel
-    _, info = VisionEncoderDecoderModel.from_pretrained(WEIGHTS, output_loading_info=True,
-                                                        local_files_only=True)
+def test_transformers_own_classes_load_it_and_say_the_same(captioner):
+    model, info = VisionEncoderDecoderModel.from_pretrained(
+        WEIGHTS, output_loading_info=True, local_files_only=True, dtype=torch.float32)
     assert not info['missing_keys'] and not info['unexpected_keys']
-    assert AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True).decode([4])
+    words = AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(WEIGHTS, local_files_only=True)
+    for seed in range(2000, 2005):
+        rgb = scene_frame(seed).rgb
+        pixels = processor(rgb, return_tensors='pt')['pixel_values']
+        alpha = torch.full_like(pixels[:, :1], (1 - 0.5) / 0.26)
+        with torch.inference_mode():
+            ids = model.eval().generate(torch.cat([pixels, alpha], 1), num_beams=1)[0]
+        caption, = caption_frame(rgb, None, captioner)
+        assert caption.text == words.decode(ids, skip_special_tokens=True)
 
 
 def test_beams_and_both_views_work(captioner):

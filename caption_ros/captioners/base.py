@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,14 @@ def _threads(count: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def _main_dtype(model: Any) -> Any:
+    """Return the number type of most weights; a few may have to stay in float32."""
+    counts: Counter[Any] = Counter()
+    for weight in model.parameters():
+        counts[weight.dtype] += weight.numel()
+    return counts.most_common(1)[0][0]
+
+
 class BaseCaptioner:
     """Base of captioners; a subclass looks at regions and turns tokens into text.
 
@@ -61,7 +70,8 @@ class BaseCaptioner:
         self.name = name
         self.focus_modes = focus_modes
         self.device = device
-        self.dtype = str(model.dtype).removeprefix('torch.')
+        self._dtype = _main_dtype(model)
+        self.dtype = str(self._dtype).removeprefix('torch.')
         self._model = model
         # Threads that wait for each other gain a small model nothing, and lose it several times
         # its own time as soon as camera and segmenter want the cores too.

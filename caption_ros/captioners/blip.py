@@ -99,7 +99,7 @@ class BlipCaptioner(VisionTextCaptioner):
                               f'{self.name!r} takes {limit}')
 
     def _encode(self, pixels: Any) -> Any:
-        pixels = pixels.to(self.device, self._model.dtype)
+        pixels = pixels.to(self.device, self._dtype)
         return self._model.vision_model(pixel_values=pixels)[0]
 
     def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:

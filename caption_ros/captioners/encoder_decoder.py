@@ -99,7 +99,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
 
     def _encode(self, pixels: Any) -> Any:
         model = self._model
-        hidden = model.encoder(pixel_values=pixels.to(self.device, model.dtype))[0]
+        hidden = model.encoder(pixel_values=pixels.to(self.device, self._dtype))[0]
         if (model.encoder.config.hidden_size != model.decoder.config.hidden_size
                 and getattr(model.decoder.config, 'cross_attention_hidden_size', None) is None):
             hidden = model.enc_to_dec_proj(hidden)

@@ -151,7 +151,7 @@ class LlavaCaptioner(VisionTextCaptioner):
         import torch
 
         core, config = getattr(self._model, 'model', self._model), self._model.config
-        states = core.vision_tower(pixels.to(self.device, self._model.dtype),
+        states = core.vision_tower(pixels.to(self.device, self._dtype),
                                    output_hidden_states=True).hidden_states
         layers = config.vision_feature_layer
         layers = [layers] if isinstance(layers, int) else layers

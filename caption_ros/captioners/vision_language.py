@@ -169,7 +169,7 @@ class VisionLanguageCaptioner(BaseCaptioner):
                 CaptionError, 'an image without a prompt')
             raise kind(f'model {self.name!r} cannot use {what}: '
                        f'{" ".join(str(error).split())[:300]}') from error
-        inputs = dict(made.to(self.device, self._model.dtype))
+        inputs = dict(made.to(self.device, self._dtype))
         if self._continues and not self._template:
             return self._started(inputs, len(images))
         return inputs

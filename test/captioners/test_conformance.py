@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from caption_ros.captioner import CaptionOptions, check_focus
-from caption_ros.captioners import FAMILIES, KNOWN
+from caption_ros.captioners import FAMILIES, KNOWN, load_captioner
 from caption_ros.errors import CaptionError, OptionError
 from caption_ros.pipeline import caption_regions
-from caption_ros.region import normalise_alpha
+from caption_ros.region import normalise_alpha, region_from_box
 
 SHORT = CaptionOptions(max_new_tokens=6)
 KINDS = [*MAKERS, *ALPHA_CLIP_MAKERS, *VISION_LANGUAGE_MAKERS]
@@ -118,7 +118,50 @@ def test_the_whole_scene_is_what_transformers_says(kind, captioner, checkpoint, 
     caption, = captioner(kind).caption(rgb, [None], SHORT)
     words = AutoTokenizer.from_pretrained(checkpoint(kind))
     assert tokens and caption.text == words.decode(tokens)
-    assert caption.score == pytest.approx(score, rel=1e-3)
+    assert caption.score == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize('kind', MAKERS)
+def test_mask_and_image_overlap_exactly_in_what_the_model_sees(kind, captioner):
+    model = captioner(kind)
+    region = region_from_box((420, 100, 640, 250), (400, 640))  # falls on whole pixels
+    rgb = np.where(region.full_mask()[..., None], np.uint8(255), np.uint8(0)).repeat(3, 2)
+    pixels = model._view.pixels(rgb)[0].numpy()
+    lit = pixels > (pixels.min() + pixels.max()) / 2
+    if 'alpha' in kind:
+        np.testing.assert_array_equal(model._alpha(region) > 0, lit)
+    else:
+        rows, cols = model._grid
+        patches = lit.reshape(rows, len(lit) // rows, cols, -1).mean((1, 3)).ravel()
+        seen = model._token_mask([region])[0, model._class_tokens:]
+        np.testing.assert_array_equal(seen, patches >= 0.25)
+        assert 0 < seen.sum() < seen.size
+
+
+@pytest.mark.parametrize('kind', [kind for kind in MAKERS if 'alpha' not in kind])
+def test_attention_encodes_a_frame_once_and_crop_in_one_batch(kind, captioner, rgb, regions):
+    model = captioner(kind)
+    batches = []
+    inner = next(part for name, part in model._model.named_children()
+                 if name in ('encoder', 'vision_model'))
+    hook = inner.register_forward_hook(
+        lambda *call: batches.append(call[-1][0].shape[0]))
+    eight = [*regions, *regions]
+    for focus in ('attention', 'crop'):
+        captions = model.caption(rgb, [None, *eight], _options(focus))
+        assert len(captions) == 9
+    hook.remove()
+    assert batches == [1, 5]  # regions that come twice are looked at once
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('kind', KINDS)
+def test_half_precision_generates(kind, dtype, checkpoint, rgb, regions):
+    model = load_captioner(checkpoint(kind), device='cpu', dtype=dtype)
+    assert model.dtype == dtype
+    for num_beams in (1, 2):
+        captions = model.caption(rgb, [None, *regions], _options(num_beams=num_beams))
+        assert len(captions) == 5 and all(0 <= c.score <= 1 for c in captions)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -146,7 +189,6 @@ def test_nothing_is_printed(kind, captioner, rgb, regions, capfd, recwarn):
 
 
 def test_a_closed_captioner_says_so(checkpoint, rgb):
-    from caption_ros.captioners import load_captioner
     captioner = load_captioner(checkpoint('vit-gpt2'), device='cpu', dtype='bfloat16')
     assert captioner.dtype == 'bfloat16' and captioner.caption(rgb, [None], SHORT)[0].text
     captioner.close()

@@ -43,16 +43,6 @@ def test_attention_equals_taking_the_other_tokens_away(captioner, checkpoint, rg
             assert caption.text == _words(checkpoint('vit-gpt2'), hidden[:, kept], model)
 
 
-def test_attention_encodes_a_frame_once_and_crop_in_one_batch(captioner, rgb, regions,
-                                                              monkeypatch):
-    model = captioner('vit-gpt2')
-    batches, encode = [], model._encode
-    monkeypatch.setattr(model, '_encode', lambda p: batches.append(p.shape[0]) or encode(p))
-    model.caption(rgb, [None, *regions], CaptionOptions(focus='attention', max_new_tokens=2))
-    model.caption(rgb, [None, *regions], CaptionOptions(focus='crop', max_new_tokens=2))
-    assert batches == [1, 5]
-
-
 def test_a_crop_is_the_caption_of_the_cut_out_picture(captioner, rgb, regions):
     x0, y0, x1, y1 = crop_box(regions[1])
     cut = captioner('vit-gpt2').caption(rgb[y0:y1, x0:x1], [None], SHORT)[0]

@@ -139,8 +139,3 @@ def test_a_hub_id_without_network_is_one_sentence(monkeypatch, tmp_path):
 def test_a_device_or_dtype_that_is_not_there_is_refused(folder, settings, text):
     with pytest.raises(OptionError, match=text):
         load_captioner(folder, **settings)
-
-
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_a_dtype_that_is_asked_for_is_used(folder, dtype):
-    assert load_captioner(folder, dtype=dtype).dtype == dtype

@@ -176,13 +176,6 @@ def test_a_caption_ends_where_the_positions_end(kind, captioner, rgb):
 
 
 @pytest.mark.parametrize('kind', MAKERS)
-def test_bfloat16_is_used_when_asked_for(kind, checkpoint, rgb, regions):
-    captioner = load_captioner(checkpoint(kind), device='cpu', dtype='bfloat16')
-    assert captioner.dtype == 'bfloat16' and captioner.family == 'vision-language'
-    assert len(captioner.caption(rgb, [None, regions[1]], _options())) == 2
-
-
-@pytest.mark.parametrize('kind', MAKERS)
 def test_a_truncated_file_is_named(kind, folder):
     path = folder(kind) / 'model.safetensors'
     path.write_bytes(path.read_bytes()[:2000])
