@@ -105,10 +105,9 @@ class BlipCaptioner(VisionTextCaptioner):
     def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
         import torch
 
-        start = torch.tensor([[self._start, *self._prefix(options.prompt)]],
-                             device=self.device)
-        return decode(self._model.text_decoder, self._search, start.repeat(len(hidden), 1),
-                      hidden, mask, options, self._max_positions)
+        start = torch.tensor([self._start, *self._prefix(options.prompt)], device=self.device)
+        return decode(self._model.text_decoder, self._search, start, hidden, mask, options,
+                      self._max_positions)
 
     def _text(self, tokens: list[int], prompt: str) -> str:
         return str(self._tokenizer.decode([*self._prefix(prompt), *tokens],

@@ -111,7 +111,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         if self._greedy is not None and options.num_beams == 1 and not options.sample:
             room = max(1, min(options.max_new_tokens, self._max_positions - 1))
             return self._greedy(self._start, hidden, mask, room)
-        start = torch.full((hidden.shape[0], 1), self._start, device=self.device)
+        start = torch.tensor([self._start], device=self.device)
         return decode(self._model.decoder, self._search, start, hidden, mask, options,
                       self._max_positions)
 

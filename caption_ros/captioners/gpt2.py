@@ -82,16 +82,18 @@ class GreedySearch:
 
         Args:
             start: The token before the first.
-            hidden: Encoder states, shape (batch, encoder tokens, width).
+            hidden: Encoder states, shape (batch, encoder tokens, width); of a batch of 1, each
+                row of the mask looks at the same.
             mask: Encoder tokens to look at, shape (batch, encoder tokens), int64; None is all.
             max_new_tokens: Most tokens of a caption, the end included, 1 or more.
         """
         import torch
 
-        rows, width = hidden.shape[0], self._tokens.shape[1]
+        rows, width = len(hidden if mask is None else mask), self._tokens.shape[1]
         shape = (rows, self._heads, max_new_tokens, width // self._heads)
         said = [hidden.new_empty(2, *shape) for _ in self._layers]  # keys and values
-        seen = [self._keys_values(layer, hidden) for layer in self._layers]
+        seen = [self._keys_values(layer, hidden).expand(-1, rows, -1, -1, -1)
+                for layer in self._layers]
         keep = None if mask is None else mask.bool()[:, None, None]
         token = torch.full((rows,), start, device=hidden.device)
         tokens: list[list[int]] = [[] for _ in range(rows)]

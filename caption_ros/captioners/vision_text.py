@@ -56,12 +56,11 @@ class VisionTextCaptioner(BaseCaptioner):
             hidden = self._encode(pixels)[[row_of[id(region)] for region in regions]]
             return self._decode(hidden, None, options)
         hidden = self._encode(self._view.pixels(rgb)[None])  # (1, tokens, width)
-        if any(region is not None for region in regions):
-            mask = torch.from_numpy(self._token_mask(regions)).to(self.device)
-        else:
-            mask = None
-        # repeat, not expand: GPT-2's Conv1D views its input, which an expanded one forbids.
-        return self._decode(hidden.repeat(len(regions), 1, 1), mask, options)
+        if all(region is None for region in regions):
+            # repeat, not expand: GPT-2's Conv1D views its input, which an expanded one forbids.
+            return self._decode(hidden.repeat(len(regions), 1, 1), None, options)
+        mask = torch.from_numpy(self._token_mask(regions)).to(self.device)
+        return self._decode(hidden, mask, options)
 
     def _crops(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
         """Return pixels (regions, 3, H, W), each region's crop."""
@@ -101,4 +100,11 @@ class VisionTextCaptioner(BaseCaptioner):
         raise NotImplementedError
 
     def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
+        """Return a caption for each row of the mask, or of the encoder states without one.
+
+        Args:
+            hidden: Encoder states, (regions, tokens, width); with a mask (1, tokens, width).
+            mask: Encoder tokens to look at, (regions, tokens), int64.
+            options: Search and length.
+        """
         raise NotImplementedError

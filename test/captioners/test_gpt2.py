@@ -34,7 +34,7 @@ def _both(model, mask, new=12, eos=END):
     assert can_search(model, config)
     hidden = torch.randn(ROWS, SEEN, WIDTH, generator=torch.Generator().manual_seed(9))
     with torch.inference_mode():
-        wanted = decode(model, config, torch.full((ROWS, 1), START), hidden, mask,
+        wanted = decode(model, config, torch.tensor([START]), hidden, mask,
                         CaptionOptions(max_new_tokens=new), 32)
         return GreedySearch(model, eos)(START, hidden, mask, new), wanted
 
@@ -50,6 +50,18 @@ def test_it_says_what_generate_says(seed, masked, activation):
     found, wanted = _both(_decoder(seed, activation_function=activation), mask)
     assert found.tokens == wanted.tokens
     assert found.scores == pytest.approx(wanted.scores, rel=1e-4)
+
+
+def test_rows_may_look_at_one_image():
+    model = _decoder(2)
+    hidden = torch.randn(1, SEEN, WIDTH, generator=torch.Generator().manual_seed(9))
+    mask = torch.eye(ROWS, SEEN).long()
+    search = GreedySearch(model, END)
+    with torch.inference_mode():
+        shared = search(START, hidden, mask, 8)
+        each = search(START, hidden.repeat(ROWS, 1, 1), mask, 8)
+    assert shared.tokens == each.tokens and len({str(row) for row in shared.tokens}) > 1
+    assert shared.scores == pytest.approx(each.scores, rel=1e-4)
 
 
 def test_rows_end_each_on_its_own():
