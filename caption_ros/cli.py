@@ -9,6 +9,7 @@ import sys
 import typer
 
 from caption_ros import __version__
+from caption_ros.commands.bench import bench
 from caption_ros.commands.convert import convert
 from caption_ros.commands.demo import demo
 from caption_ros.commands.doctor import doctor
@@ -35,6 +36,7 @@ app.command()(models)
 app.command()(doctor)
 app.command()(train)
 app.command('eval')(evaluate)
+app.command()(bench)
 app.add_typer(convert, name='convert')
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / 'caption_ros'
 SHELL = ('ros', 'commands', 'web')
 SHELL_FILES = {'cli.py', 'demo.py', 'doctor.py', 'bag.py', 'transport_check.py'}
-MODELS = ('captioners', 'training')
+MODELS = ('captioners', 'training', 'benchmark')
 RANK = {'core': 0, 'models': 1, 'shell': 2}
 CORE_MAY_IMPORT = {*sys.stdlib_module_names, 'numpy', 'cv2'}
 # The core writes no log, reads no clock and talks to nobody.

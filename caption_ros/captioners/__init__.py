@@ -107,6 +107,11 @@ def local_checkpoint(card: ModelCard) -> Path | None:
     return next((folder for folder in folders if (folder / 'config.json').is_file()), None)
 
 
+def checkpoint_folder(name_or_path: str | Path) -> Path:
+    """Return the checkpoint folder of a name, path or hub id; see load_captioner."""
+    return _find(os.fspath(name_or_path), _BY_NAME)[0]
+
+
 def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str = 'auto',
                    filter_model: str | Path = '') -> Captioner:
     """Load a captioner.

@@ -1,0 +1,72 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Captions of scenes and regions, timed beside the published way."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caption_ros.benchmark.compare import compare
+from caption_ros.benchmark.published import Published
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners import load_captioner
+from caption_ros.region import Region, region_from_box
+from caption_ros.scenes import scene_frame
+
+_SIDE_PX = 120
+
+
+def boxes(count: int, size: tuple[int, int]) -> list[Region]:
+    """Return square regions at random places of an image of so many rows and columns."""
+    rng = np.random.default_rng(0)
+    rows, cols = size
+    corners = zip(rng.integers(0, cols - _SIDE_PX, count), rng.integers(0, rows - _SIDE_PX, count))
+    return [region_from_box((int(x), int(y), int(x) + _SIDE_PX, int(y) + _SIDE_PX), size)
+            for x, y in corners]
+
+
+def measure(folder: Path, name: str, *, counts: Sequence[int], rounds: int, max_new_tokens: int,
+            device: str, dtype: str, focus: str) -> dict[str, Any]:
+    """Time a checkpoint both ways on the same frame and regions.
+
+    Args:
+        folder: Checkpoint folder.
+        name: What to call it.
+        counts: Numbers of regions of a frame; 0 is the whole scene.
+        rounds: Rounds of each; the two ways take turns.
+        max_new_tokens: Tokens of a caption at most.
+        device: Device of the package's way; the published code stays on the CPU.
+        dtype: Number type of the package's way.
+        focus: Focus mode; attention where the model has it when empty.
+
+    Returns:
+        Figures for JSON: the machine, the settings, and a Ratio for each count.
+    """
+    import torch
+    import transformers
+
+    captioner = load_captioner(folder, device=device, dtype=dtype)
+    published = Published(folder)
+    chosen = focus or ('attention' if 'attention' in captioner.focus_modes else 'auto')
+    options = CaptionOptions(focus=chosen, max_new_tokens=max_new_tokens)
+    rgb = scene_frame(7).rgb
+    ratios = []
+    for count in counts:
+        regions: list[Region | None] = [*boxes(count, (rgb.shape[0], rgb.shape[1]))] or [None]
+        what = f'{count} region{"s" if count != 1 else ""}' if count else 'whole scene'
+
+        def plain(regions: list[Region | None] = regions) -> object:
+            return published.caption(rgb, regions, max_new_tokens)
+
+        def ours(regions: list[Region | None] = regions) -> object:
+            return captioner.caption(rgb, regions, options)
+        ratios.append(compare(what, plain, ours, rounds).to_dict())
+    return {'model': name, 'focus': chosen, 'device': captioner.device, 'dtype': captioner.dtype,
+            'max_new_tokens': max_new_tokens, 'threads': torch.get_num_threads(),
+            'machine': platform.machine(), 'torch': torch.__version__,
+            'transformers': transformers.__version__, 'ratios': ratios}

@@ -1,0 +1,62 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+
+from caption_ros.benchmark.captions import boxes, measure
+from caption_ros.benchmark.compare import compare
+from caption_ros.benchmark.published import Published
+from caption_ros.benchmark.random_weights import write_random
+from caption_ros.captioners import checkpoint_folder, load_captioner
+from caption_ros.errors import OptionError
+from caption_ros.scenes import scene_frame
+
+
+def test_a_ratio_is_of_medians_and_the_ways_take_turns():
+    now, calls = [0.0], []
+    spent = {'slow': iter([99, 8, 6, 10]), 'quick': iter([99, 2, 3, 1])}
+
+    def way(name):
+        def work():
+            calls.append(name)
+            now[0] += next(spent[name])
+        return work
+    ratio = compare('work', way('slow'), way('quick'), 3, lambda: now[0])
+    assert calls == ['slow', 'quick'] * 4  # the first round warms up and is not counted
+    assert (ratio.published_s, ratio.package_s, ratio.ratio) == (8, 2, 4)
+    assert (ratio.low, ratio.high, ratio.rounds) == (2, 10, 3)
+
+
+def test_the_published_way_says_what_the_package_says_of_a_scene():
+    folder = checkpoint_folder('tabletop')
+    rgb = scene_frame(2000).rgb
+    assert Published(folder).caption(rgb, [None], 48) == [
+        load_captioner('tabletop').caption(rgb, [None], _options())[0].text]
+
+
+def _options():
+    from caption_ros.captioner import CaptionOptions
+    return CaptionOptions()
+
+
+def test_figures_of_a_checkpoint():
+    figures = measure(checkpoint_folder('tabletop'), 'tabletop', counts=[0, 2], rounds=1,
+                      max_new_tokens=4, device='cpu', dtype='auto', focus='')
+    assert [row['what'] for row in figures['ratios']] == ['whole scene', '2 regions']
+    assert all(row['ratio'] > 0 and row['published_s'] > 0 for row in figures['ratios'])
+    assert figures['focus'] == 'auto' and figures['dtype'] == 'float32'
+    json.dumps(figures)
+
+
+def test_boxes_lie_in_the_image():
+    regions = boxes(16, (480, 640))
+    assert len(regions) == 16 == len({region.box for region in regions})
+    assert all(np.count_nonzero(region.full_mask()) == 120 * 120 for region in regions)
+
+
+def test_an_architecture_without_random_weights_is_refused(tmp_path):
+    with pytest.raises(OptionError, match="no random 'gpt5'; wanted one of vit-gpt2, blip-base"):
+        write_random('gpt5', tmp_path / 'x')
+    assert not (tmp_path / 'x').exists()
