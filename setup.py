@@ -18,7 +18,9 @@ EXTRAS = {
         'ros-diagnostic-msgs', 'ros-lifecycle-msgs', 'ros-rcl-interfaces',
     ],
     'scores': ['pycocoevalcap'],
-    'test': ['pytest', 'pytest-timeout', 'hypothesis', 'ruff', 'rosbags', 'cv-bridge'],
+    'plots': ['matplotlib'],
+    'test': ['pytest', 'pytest-timeout', 'hypothesis', 'ruff', 'rosbags', 'cv-bridge',
+             'matplotlib'],
 }
 
 setup(

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from caption_ros.benchmark.compare import compare
 from caption_ros.benchmark.published import Published
-from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners import load_captioner
+from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.region import Region, region_from_box
 from caption_ros.scenes import scene_frame
 
@@ -30,19 +29,22 @@ def boxes(count: int, size: tuple[int, int]) -> list[Region]:
             for x, y in corners]
 
 
-def measure(folder: Path, name: str, *, counts: Sequence[int], rounds: int, max_new_tokens: int,
-            device: str, dtype: str, focus: str) -> dict[str, Any]:
+def bench_options(captioner: Captioner, focus: str, max_new_tokens: int) -> CaptionOptions:
+    """Return greedy search with a focus mode; with attention where the model has it if empty."""
+    chosen = focus or ('attention' if 'attention' in captioner.focus_modes else 'auto')
+    return CaptionOptions(focus=chosen, max_new_tokens=max_new_tokens)
+
+
+def measure(captioner: Captioner, published: Published, options: CaptionOptions, *,
+            counts: Sequence[int], rounds: int) -> dict[str, Any]:
     """Time a checkpoint both ways on the same frame and regions.
 
     Args:
-        folder: Checkpoint folder.
-        name: What to call it.
+        captioner: The package's way.
+        published: The other way, with the same checkpoint; it stays on the CPU.
+        options: Focus mode and length.
         counts: Numbers of regions of a frame; 0 is the whole scene.
         rounds: Rounds of each; the two ways take turns.
-        max_new_tokens: Tokens of a caption at most.
-        device: Device of the package's way; the published code stays on the CPU.
-        dtype: Number type of the package's way.
-        focus: Focus mode; attention where the model has it when empty.
 
     Returns:
         Figures for JSON: the machine, the settings, and a Ratio for each count.
@@ -50,23 +52,16 @@ def measure(folder: Path, name: str, *, counts: Sequence[int], rounds: int, max_
     import torch
     import transformers
 
-    captioner = load_captioner(folder, device=device, dtype=dtype)
-    published = Published(folder)
-    chosen = focus or ('attention' if 'attention' in captioner.focus_modes else 'auto')
-    options = CaptionOptions(focus=chosen, max_new_tokens=max_new_tokens)
     rgb = scene_frame(7).rgb
     ratios = []
     for count in counts:
         regions: list[Region | None] = [*boxes(count, (rgb.shape[0], rgb.shape[1]))] or [None]
-        what = f'{count} region{"s" if count != 1 else ""}' if count else 'whole scene'
-
-        def plain(regions: list[Region | None] = regions) -> object:
-            return published.caption(rgb, regions, max_new_tokens)
-
-        def ours(regions: list[Region | None] = regions) -> object:
-            return captioner.caption(rgb, regions, options)
-        ratios.append(compare(what, plain, ours, rounds).to_dict())
-    return {'model': name, 'focus': chosen, 'device': captioner.device, 'dtype': captioner.dtype,
-            'max_new_tokens': max_new_tokens, 'threads': torch.get_num_threads(),
-            'machine': platform.machine(), 'torch': torch.__version__,
-            'transformers': transformers.__version__, 'ratios': ratios}
+        ratios.append(compare(
+            f'{count} region{"s" if count != 1 else ""}' if count else 'whole scene',
+            partial(published.caption, rgb, regions, options.max_new_tokens),
+            partial(captioner.caption, rgb, regions, options), rounds).to_dict())
+    return {'model': captioner.name, 'focus': options.focus, 'device': captioner.device,
+            'dtype': captioner.dtype, 'max_new_tokens': options.max_new_tokens,
+            'threads': torch.get_num_threads(), 'machine': platform.machine(),
+            'torch': torch.__version__, 'transformers': transformers.__version__,
+            'ratios': ratios}

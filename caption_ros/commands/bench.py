@@ -25,12 +25,18 @@ def bench(
     device: str = typer.Option('auto', help='auto, rocm, cuda or cpu.'),
     dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
     focus: str = typer.Option('', help='Focus mode; attention where the model has it.'),
+    growth: bool = typer.Option(False, help='Also time more regions, larger images and longer '
+                                'captions.'),
+    plot: Path | None = typer.Option(None, help='Draw the figures into this file (PNG, SVG).'),
     json: Path | None = typer.Option(None, help='Write the figures to this file.'),
 ) -> None:
     """Time a model beside plain published code: float32, one picture at a time, crops."""
-    from caption_ros.benchmark.captions import measure
+    from caption_ros.benchmark.captions import bench_options, measure
+    from caption_ros.benchmark.curves import growth as grow
+    from caption_ros.benchmark.plot import plot as draw
+    from caption_ros.benchmark.published import Published
     from caption_ros.benchmark.random_weights import write_random
-    from caption_ros.captioners import checkpoint_folder
+    from caption_ros.captioners import checkpoint_folder, load_captioner
 
     with ExitStack() as stack:
         if random:
@@ -39,9 +45,12 @@ def bench(
             write_random(random, folder)
         else:
             folder = checkpoint_folder(model)
-        figures = measure(folder, random or model, counts=regions, rounds=rounds,
-                          max_new_tokens=max_new_tokens, device=device, dtype=dtype,
-                          focus=focus)
+        captioner = load_captioner(folder, device=device, dtype=dtype)
+        options = bench_options(captioner, focus, max_new_tokens)
+        figures = measure(captioner, Published(folder), options, counts=regions, rounds=rounds)
+        figures['model'] = f'random {random}' if random else model
+        if growth:
+            figures['growth'] = grow(captioner, options, rounds)
     table = Table(title=f'{figures["model"]}: {figures["dtype"]} on {figures["device"]}, '
                         f'{max_new_tokens} tokens, {figures["threads"]} threads')
     for name in ('work', 'published', 'package', 'times as fast', 'least', 'most'):
@@ -51,5 +60,10 @@ def bench(
                       f'{1000 * row["package_s"]:.0f} ms', f'{row["ratio"]:.2f}',
                       f'{row["low"]:.2f}', f'{row["high"]:.2f}')
     Console().print(table)
+    for what, points in figures.get('growth', {}).items():
+        typer.echo(f'{what}: ' + (', '.join(f'{x} {ms:.0f} ms' for x, ms in points)
+                                  if isinstance(points, list) else f'{points:.0f}'))
+    if plot is not None:
+        draw(figures, plot)
     if json is not None:
         json.write_text(json_module.dumps(figures, indent=1) + '\n', 'utf-8')

@@ -5,12 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from caption_ros.benchmark.captions import boxes, measure
+from caption_ros.benchmark.captions import bench_options, boxes, measure
 from caption_ros.benchmark.compare import compare
+from caption_ros.benchmark.curves import REGIONS, growth
+from caption_ros.benchmark.plot import plot
 from caption_ros.benchmark.published import Published
 from caption_ros.benchmark.random_weights import write_random
+from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import checkpoint_folder, load_captioner
 from caption_ros.errors import OptionError
+from caption_ros.picture import read_picture
 from caption_ros.scenes import scene_frame
 
 
@@ -33,21 +37,32 @@ def test_the_published_way_says_what_the_package_says_of_a_scene():
     folder = checkpoint_folder('tabletop')
     rgb = scene_frame(2000).rgb
     assert Published(folder).caption(rgb, [None], 48) == [
-        load_captioner('tabletop').caption(rgb, [None], _options())[0].text]
+        load_captioner('tabletop').caption(rgb, [None], CaptionOptions())[0].text]
 
 
-def _options():
-    from caption_ros.captioner import CaptionOptions
-    return CaptionOptions()
-
-
-def test_figures_of_a_checkpoint():
-    figures = measure(checkpoint_folder('tabletop'), 'tabletop', counts=[0, 2], rounds=1,
-                      max_new_tokens=4, device='cpu', dtype='auto', focus='')
+def test_figures_of_a_checkpoint_with_growth_and_plot(tmp_path):
+    captioner = load_captioner('tabletop', device='cpu')
+    options = bench_options(captioner, '', 2)
+    figures = measure(captioner, Published(checkpoint_folder('tabletop')), options,
+                      counts=[0, 2], rounds=1)
+    figures['growth'] = growth(captioner, options, 1)
     assert [row['what'] for row in figures['ratios']] == ['whole scene', '2 regions']
     assert all(row['ratio'] > 0 and row['published_s'] > 0 for row in figures['ratios'])
     assert figures['focus'] == 'auto' and figures['dtype'] == 'float32'
+    grown = figures['growth']
+    assert [count for count, _ in grown['regions']] == list(REGIONS)
+    assert grown['regions'][-1][1] > grown['regions'][0][1] and grown['peak_memory_mb'] > 100
     json.dumps(figures)
+    plot(figures, tmp_path / 'bench.png')
+    assert read_picture(tmp_path / 'bench.png').shape[1] > 1000
+
+
+def test_attention_is_taken_where_the_model_has_it():
+    captioner = load_captioner('tabletop', device='cpu')
+    assert bench_options(captioner, '', 16).focus == 'auto'
+    captioner.focus_modes = ('crop', 'attention')
+    assert bench_options(captioner, '', 16).focus == 'attention'
+    assert bench_options(captioner, 'crop', 16).focus == 'crop'
 
 
 def test_boxes_lie_in_the_image():

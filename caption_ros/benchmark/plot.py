@@ -1,0 +1,49 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A picture of what a bench measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from caption_ros.errors import CaptionRosError
+
+_LABELS = {'regions': 'regions of a frame', 'image': 'size of the image', 'tokens': 'tokens'}
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Draw ratios, and growth curves if there are any.
+
+    Args:
+        figures: What measure() returned, with ``growth`` from growth() if wanted.
+        path: Picture to write; its ending is its format.
+
+    Raises:
+        CaptionRosError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise CaptionRosError('a plot needs matplotlib, which is not installed: '
+                              "pip install 'caption_ros[plots]'") from error
+    curves = {name: points for name, points in figures.get('growth', {}).items()
+              if name in _LABELS}
+    figure = Figure(figsize=(4 + 3 * len(curves), 3.5), layout='constrained')
+    axes = figure.subplots(1, 1 + len(curves), squeeze=False)[0]
+    rows = figures['ratios']
+    middle = [row['ratio'] for row in rows]
+    # Whiskers go from a median: a ratio of medians may lie outside of the rounds' own range.
+    below = [max(row['ratio'] - row['low'], 0) for row in rows]
+    above = [max(row['high'] - row['ratio'], 0) for row in rows]
+    axes[0].bar([row['what'] for row in rows], middle, yerr=[below, above], capsize=4)
+    axes[0].axhline(1, color='black', linewidth=0.8)
+    axes[0].set_ylabel('times as fast as published code')
+    for axis, (name, points) in zip(axes[1:], curves.items()):
+        axis.plot([str(x) for x, _ in points], [ms for _, ms in points], marker='o')
+        axis.set_xlabel(_LABELS[name])
+        axis.set_ylabel('ms a frame')
+        axis.set_ylim(bottom=0)
+        axis.tick_params(axis='x', labelrotation=30 if name == 'image' else 0)
+    figure.suptitle(f'{figures["model"]}, {figures["dtype"]} on {figures["device"]}')
+    figure.savefig(path, dpi=120)
