@@ -26,8 +26,8 @@ from transformers import (
 from caption_ros.region import crop_box, normalise_alpha, regions_from_labels, resize_mask
 from caption_ros.training.samples import Sample
 
-IMAGE_SIZE = (160, 200)  # height, width: nearly the aspect of a camera, so shapes stay true
-PATCH = 20
+IMAGE_SIZE = (192, 240)  # height, width: nearly the aspect of a camera, so shapes stay true
+PATCH = 24
 IGNORED = -100  # torch's label for a token that costs nothing
 _PAD, _START, _END, _UNKNOWN = '<pad>', '<start>', '<end>', '<unknown>'
 

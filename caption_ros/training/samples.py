@@ -31,7 +31,7 @@ _MAX_FRAME = 100_000  # a stream's time is drawn from its first hour
 # Scenes of one or two objects are soon learnt: most that are shown have more.
 _CROWDED, _ATTEMPTS, _SEEDS_APART = 3, 3, 10**12
 _PASS_GAP = 20  # steps until a frame comes again
-# The model sees 200x160 pixels: most scenes can be drawn at half size, at a third of the cost.
+# The model sees 240x192 pixels: most scenes can be drawn at half size, at a third of the cost.
 _SIZES = ((320, 240), (320, 240), (320, 240), (640, 480))
 
 
