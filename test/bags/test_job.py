@@ -237,6 +237,16 @@ def _dead_after(bags, count):
     return captioner
 
 
+def test_a_whole_line_without_its_end_is_done_again(tmp_path, bags, pixels):
+    source, out = bags.write(tmp_path / 'in', bags.camera(8)), tmp_path / 'r/o.mcap'
+    with pytest.raises(CaptionError):
+        caption_bag(source, out, lambda: _dead_after(bags, 2))
+    part = tmp_path / 'r/captions.jsonl.part'
+    part.write_bytes(part.read_bytes()[:-1])
+    summary = caption_bag(source, out, lambda: pixels, BagOptions(resume=True))
+    assert (summary.resumed, summary.frames, len(_lines(tmp_path / 'r'))) == (1, 8, 8)
+
+
 def test_nothing_is_overwritten_without_force(tmp_path, bags, pixels):
     source = bags.write(tmp_path / 'in', bags.camera(2))
     out = tmp_path / 'r/out'
