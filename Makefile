@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= default
 BIN := $(VENV)/bin
-EXTRAS := models,opencv,scores
+EXTRAS := models,opencv,bags,scores
 VENV_FLAGS :=
 CONSTRAINTS := -c constraints.txt
 

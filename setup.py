@@ -17,6 +17,7 @@ EXTRAS = {
         'ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',
         'ros-diagnostic-msgs', 'ros-lifecycle-msgs', 'ros-rcl-interfaces',
     ],
+    'bags': ['rosbags>=0.11'],
     'scores': ['pycocoevalcap'],
     'plots': ['matplotlib'],
     'test': ['pytest', 'pytest-timeout', 'hypothesis', 'ruff', 'rosbags', 'cv-bridge',

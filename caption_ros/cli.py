@@ -9,6 +9,7 @@ import sys
 import typer
 
 from caption_ros import __version__
+from caption_ros.commands.bag import bag
 from caption_ros.commands.bench import bench
 from caption_ros.commands.convert import convert
 from caption_ros.commands.demo import demo
@@ -22,16 +23,19 @@ from caption_ros.errors import (
     CheckpointError,
     ImageFormatError,
     OptionError,
+    RecordingError,
     RegionError,
 )
 
-_BAD_INPUT = (CheckpointError, ImageFormatError, OptionError, RegionError)
+_BAD_INPUT = (CheckpointError, ImageFormatError, OptionError, RecordingError,
+              RegionError)
 
 app = typer.Typer(name='caption-ros', no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False,
                   help='Say what a camera sees, and what is at the thing a mask points at.')
 app.command()(demo)
 app.command()(image)
+app.command()(bag)
 app.command()(models)
 app.command()(doctor)
 app.command()(train)

@@ -23,5 +23,13 @@ class CheckpointError(CaptionRosError, ValueError):
     """A model that is unknown, missing, damaged or of another family."""
 
 
+class RecordingError(CaptionRosError, ValueError):
+    """A recording that is missing, damaged or holds nothing to caption."""
+
+
+class OutputError(CaptionRosError):
+    """A result that could not be written."""
+
+
 class CaptionError(CaptionRosError):
     """A model that failed or said nothing."""

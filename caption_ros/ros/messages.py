@@ -16,8 +16,7 @@ from std_msgs.msg import Header, String
 
 from caption_ros.caption import Caption
 from caption_ros.image import labels_from_raw, rgb_from_compressed, rgb_from_raw
-
-JOINER = '; '
+from caption_ros.record import caption_record, caption_text
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -59,11 +58,6 @@ def msg_from_array(pixels: npt.NDArray[np.uint8], encoding: str, header: Header)
     return message
 
 
-def caption_text(captions: Sequence[Caption]) -> str:
-    """Join the captions of a frame to the text of the ``caption`` topic."""
-    return JOINER.join(caption.text for caption in captions)
-
-
 def captions_to_msgs(
     captions: Sequence[Caption], header: Header, *, model: str, latency_s: float, age_s: float,
 ) -> tuple[String, String]:
@@ -76,13 +70,8 @@ def captions_to_msgs(
         latency_s: From the moment the frame was taken up to its captions, seconds.
         age_s: From the image's stamp to now by the node's clock, seconds.
     """
-    record = {
-        'stamp': {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec},
-        'frame_id': header.frame_id,
-        'model': model,
-        'latency_s': round(latency_s, 6),
-        'age_s': round(age_s, 6),
-        'captions': [caption.to_dict() for caption in captions],
-    }
+    record = caption_record(captions, stamp_ns=stamp_to_ns(header.stamp),
+                            frame_id=header.frame_id, model=model, latency_s=latency_s,
+                            age_s=age_s)
     return (String(data=caption_text(captions)),
             String(data=json.dumps(record, ensure_ascii=False)))

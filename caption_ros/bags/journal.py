@@ -1,0 +1,150 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The captions of an unfinished run on disk, so that it can go on after any end.
+
+A file of JSON lines: what the run is, then one line for each captioned frame. A line that was
+torn by the end of the process or the disk is cut off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from caption_ros.bags.files import one_line
+from caption_ros.bags.frames import Key
+from caption_ros.errors import OptionError, OutputError
+
+_SYNC_EVERY_S = 1.0
+
+
+class Journal:
+    """Lines of captions, each on disk before the next frame is captioned.
+
+    Only positions of lines are kept in memory.
+
+    Args:
+        path: The file; it is made when it is missing.
+        settings: JSON values that decide what the captions are; a run goes on only with the
+            settings that it began with.
+
+    Attributes:
+        settings: The settings of the file.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        """Open and lock the file and find its lines.
+
+        Raises:
+            OptionError: If it belongs to another run.
+            OutputError: If it cannot be written.
+        """
+        self.path = path
+        self.settings = settings
+        self._positions: dict[Key, int] = {}
+        self._synced_s = time.monotonic()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open('a+b', buffering=0)
+        except OSError as error:
+            raise OutputError(f'{path} cannot be written: {one_line(error)}') from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise OptionError(f'another run writes {path}; wait for it or choose another '
+                              'OUT') from error
+        try:
+            self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._positions
+
+    def add(self, key: Key, record: dict[str, Any]) -> None:
+        """Write the record of a frame.
+
+        Raises:
+            OutputError: If the disk is full or gone.
+        """
+        position = self._write({'key': list(key), 'record': record})
+        self._positions[key] = position
+
+    def record(self, key: Key) -> dict[str, Any]:
+        """Read the record of a frame again.
+
+        Raises:
+            KeyError: If the frame has none.
+        """
+        with self.path.open('rb') as file:
+            file.seek(self._positions[key])
+            return dict(json.loads(file.readline())['record'])
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def _load(self) -> None:
+        self._file.seek(0)
+        end, is_first = 0, True
+        with self.path.open('rb') as file:
+            for line in file:
+                values = _values(line, 'settings' if is_first else 'record')
+                if values is None:
+                    break
+                if is_first:
+                    self._check(values['settings'])
+                else:
+                    name, received_ns, count = values['key']
+                    self._positions[name, received_ns, count] = end
+                end, is_first = end + len(line), False
+        self._file.truncate(end)
+        if is_first:
+            self._write({'settings': self.settings})
+
+    def _check(self, found: dict[str, Any]) -> None:
+        other = [name for name in self.settings
+                 if name != 'is_new' and found.get(name) != self.settings[name]]
+        if other:
+            name = other[0]
+            raise OptionError(f'{self.path} belongs to a run with {name} {found.get(name)!r}, got '
+                              f'{self.settings[name]!r}; give the same again or start over with '
+                              '--force')
+        self.settings = found
+
+    def _write(self, values: dict[str, Any]) -> int:
+        line = json.dumps(values, ensure_ascii=False).encode() + b'\n'
+        position = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError('the disk is full')
+            if time.monotonic() - self._synced_s > _SYNC_EVERY_S:
+                os.fsync(self._file.fileno())
+                self._synced_s = time.monotonic()
+        except OSError as error:
+            raise OutputError(f'{self.path} could not be written: {one_line(error)}; make room '
+                              'and go on with --resume') from error
+        return position
+
+
+def _values(line: bytes, wanted: str) -> dict[str, Any] | None:
+    """Return the JSON values of a line, or None for a torn one."""
+    try:
+        values = json.loads(line) if line.endswith(b'\n') else None
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) and wanted in values else None

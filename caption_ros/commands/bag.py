@@ -1,0 +1,118 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``caption-ros bag``: caption a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from caption_ros.errors import OptionError
+
+if TYPE_CHECKING:
+    from caption_ros.bags.job import Summary
+    from caption_ros.captioner import Captioner
+
+_MOST_SHOWN = 50
+
+
+def bag(
+    source: Path = typer.Argument(metavar='IN', help='Recording: a rosbag2 folder, .mcap, .db3 '
+                                  'or a ROS 1 .bag. It is only read.'),
+    out: Path = typer.Argument(metavar='OUT', help='Captioned recording to be made: .mcap, .db3, '
+                               'else a rosbag2 folder.'),
+    topic: list[str] = typer.Option([], help='Image topic; may be repeated. All by default.'),
+    mask: str = typer.Option(None, help='Mask topic; found by itself when there is one.'),
+    every: float = typer.Option(0.0, metavar='SECONDS', help='Caption one frame in so many '
+                                'seconds; 0 is every frame.'),
+    on_change: bool = typer.Option(False, '--on-change', help='Caption only frames that differ '
+                                   'from the one captioned last.'),
+    start: float = typer.Option(0.0, metavar='SECONDS', help='Caption from this second of the '
+                                'recording on.'),
+    end: float = typer.Option(None, metavar='SECONDS', help='Caption up to this second.'),
+    captions_only: bool = typer.Option(False, '--captions-only', help='Leave the messages of IN '
+                                       'out of OUT.'),
+    resume: bool = typer.Option(False, '--resume', help='Go on with an unfinished run.'),
+    force: bool = typer.Option(False, '--force', help='Overwrite results, start over.'),
+    model: str = typer.Option('tabletop', help='Model name, path or hub id.'),
+    focus: str = typer.Option('auto', help='auto, alpha, attention or crop.'),
+    describe: str = typer.Option('auto', help='auto, scene, regions or both.'),
+    device: str = typer.Option('auto', help='auto, rocm, cuda or cpu.'),
+    dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
+    max_regions: int = typer.Option(16, help='Regions of a frame at most.'),
+    min_region_area_px: int = typer.Option(64, help='Smaller regions are left out, in pixels.'),
+    num_beams: int = typer.Option(1, help='Beams; 1 is greedy.'),
+    max_new_tokens: int = typer.Option(48, help='Longest caption in tokens.'),
+    prompt: str = typer.Option('', help='The beginning of the caption, or the question.'),
+    filter_model: str = typer.Option('', '--filter', help='Filter for the captions: blip-itm, a '
+                                     'path or a hub id.'),
+    candidates: int = typer.Option(1, help='With a filter: captions sampled, the best is kept.'),
+    filter_threshold: float = typer.Option(0.5, help='With a filter: least match of a caption, '
+                                           '0 to 1.'),
+) -> None:
+    """Caption a recording: IN with captions added to OUT, and subtitles beside it."""
+    try:
+        import rosbags.rosbag2  # noqa: F401
+    except ImportError as error:
+        raise OptionError('recordings need the package rosbags, which is not installed; run '
+                          '"pip install rosbags"') from error
+    from caption_ros.bags.frames import Sampling
+    from caption_ros.bags.job import BagOptions, caption_bag
+    from caption_ros.captioner import CaptionOptions, check_focus
+    from caption_ros.commands.progress import progress_bar
+
+    options = BagOptions(
+        topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), force=force,
+        resume=resume, captions_only=captions_only,
+        sampling=Sampling(every_s=every, on_change=on_change, start_s=start, end_s=end),
+        captions=CaptionOptions(
+            focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,
+            min_region_area_px=min_region_area_px, max_new_tokens=max_new_tokens, prompt=prompt,
+            candidates=candidates, filter_threshold=filter_threshold))
+    if candidates > 1 and not filter_model:
+        raise OptionError(f'candidates is {candidates} and there is no filter to choose among '
+                          'them; give --filter or leave candidates at 1')
+
+    def load() -> Captioner:
+        from caption_ros.captioners import load_captioner
+        captioner = load_captioner(model, device=device, dtype=dtype, filter_model=filter_model)
+        check_focus(captioner, focus)
+        return captioner
+
+    summary = caption_bag(source, out, load, options, progress_bar)
+    if summary is None:
+        typer.echo(f'{out} is finished: nothing to do')
+        return
+    _print(summary)
+    if summary.out is None or summary.skipped_count:
+        raise typer.Exit(1)
+
+
+def _print(summary: Summary) -> None:
+    for skipped in list(summary.skipped)[:_MOST_SHOWN]:
+        where = [skipped.topic] if skipped.topic else []
+        if skipped.received_ns is not None:
+            where.append(f'received {_seconds(skipped.received_ns)}')
+        if skipped.stamp_ns is not None:
+            where.append(f'stamp {_seconds(skipped.stamp_ns)}')
+        text = f'{", ".join(where)}: {skipped.reason}' if where else skipped.reason
+        typer.echo(f'caption-ros: skipped: {text}', err=True)
+    if summary.skipped_count > _MOST_SHOWN:
+        more = summary.skipped_count - _MOST_SHOWN
+        typer.echo(f'caption-ros: {more} more were skipped', err=True)
+    masks = f' with masks of {summary.plan.mask}' if summary.plan.mask else ''
+    left_out = ''.join(f', {count} {why}' for why, count in sorted(summary.counts.items())
+                       if count and why not in ('captioned', 'skipped'))
+    resumed = f' ({summary.resumed} by an earlier run)' if summary.resumed else ''
+    text = (f'{summary.frames} frames of {", ".join(summary.plan.images)}{masks} '
+            f'captioned{resumed}{left_out}, {summary.skipped_count} skipped')
+    if summary.out is None:
+        typer.echo(f'caption-ros: {text}: nothing was captioned, so OUT was not made', err=True)
+    else:
+        typer.echo(f'{text}: {summary.out}')
+
+
+def _seconds(time_ns: int) -> str:
+    return f'{time_ns // 10 ** 9}.{time_ns % 10 ** 9:09d}'

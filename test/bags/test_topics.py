@@ -1,0 +1,62 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics are taken, by themselves and by name."""
+
+import numpy as np
+import pytest
+
+from caption_ros.bags.recording import Recording
+from caption_ros.bags.topics import Plan, output_topics, plan_topics
+from caption_ros.errors import OptionError, RecordingError
+
+GREY, RGB = np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3), np.uint8)
+
+
+@pytest.fixture
+def recording(tmp_path, bags):
+    def make(*topics):
+        kinds = {'rgb': bags.image(RGB, 5), 'grey': bags.image(GREY, 5),
+                 'depth': bags.image(RGB, 5, '32FC1'), 'jpeg': bags.jpeg(RGB, 5),
+                 'text': bags.text('hello')}
+        return Recording(bags.write(tmp_path / 'in', [
+            (name, 5 + i, kinds[kind]) for i, (name, kind) in enumerate(topics)]))
+    return make
+
+
+@pytest.mark.parametrize('topics, plan', [
+    ([('/c', 'rgb'), ('/c/compressed', 'jpeg')], Plan(('/c',))),
+    ([('c/compressed', 'jpeg')], Plan(('c/compressed',))),
+    ([('/c', 'rgb'), ('/d', 'depth'), ('/depth/image', 'grey')], Plan(('/c',))),
+    ([('/c', 'grey'), ('/mask_view', 'rgb')], Plan(('/c', '/mask_view'))),
+    ([('/a/c', 'rgb'), ('/b/c', 'rgb'), ('/b/labels', 'grey')],
+     Plan(('/a/c', '/b/c'), '/b/labels', '/b/c')),
+])
+def test_topics_are_found_by_type_name_and_encoding(topics, plan, recording):
+    assert plan_topics(recording(*topics)) == plan
+
+
+def test_named_topics_need_no_leading_slash(recording):
+    made = recording(('/c', 'rgb'), ('/m1/mask', 'grey'), ('/m2/mask', 'grey'))
+    assert plan_topics(made, ['c'], 'm2/mask') == Plan(('/c',), '/m2/mask', '/c')
+    assert plan_topics(made, use_mask=False) == Plan(('/c',))
+    with pytest.raises(OptionError, match='--topic /nose is no image topic .*it has /c, /m1'):
+        plan_topics(made, ['/nose'])
+    with pytest.raises(OptionError, match='/c is to be captioned and to be the mask'):
+        plan_topics(made, ['/c'], '/c')
+
+
+def test_masks_that_may_belong_to_two_cameras_are_asked_about(recording):
+    made = recording(('/a', 'rgb'), ('/b', 'rgb'), ('/mask', 'grey'))
+    with pytest.raises(OptionError, match='may belong to /a or /b; choose one with --topic'):
+        plan_topics(made)
+    assert plan_topics(made, ['/b']).masked == '/b'
+
+
+def test_captions_never_mix_with_recorded_ones(recording, tmp_path, bags):
+    made = recording(('/c', 'rgb'), ('/caption', 'text'))
+    assert output_topics(made, Plan(('/c',))) == {'/c': ('/c/caption', '/c/captions')}
+    again = Recording(bags.write(tmp_path / 'two', [
+        (name, 5, kind) for name, kind in (('/c', bags.image(RGB, 5)), ('/caption', bags.text('')),
+                                           ('/c/captions', bags.text('')))]))
+    with pytest.raises(RecordingError, match='has /c/captions already'):
+        output_topics(again, Plan(('/c',)))
