@@ -4,16 +4,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from caption_ros.commands.options import (
+    Candidates,
+    Describe,
+    Device,
+    Dtype,
+    FilterModel,
+    FilterThreshold,
+    Focus,
+    MaxNewTokens,
+    Model,
+    NumBeams,
+    Prompt,
+    check_candidates,
+    load_with_focus,
+)
 from caption_ros.errors import OptionError
 
 if TYPE_CHECKING:
     from caption_ros.bags.job import Summary
-    from caption_ros.captioner import Captioner
 
 _MOST_SHOWN = 50
 
@@ -36,21 +51,19 @@ def bag(
                                        'out of OUT.'),
     resume: bool = typer.Option(False, '--resume', help='Go on with an unfinished run.'),
     force: bool = typer.Option(False, '--force', help='Overwrite results, start over.'),
-    model: str = typer.Option('tabletop', help='Model name, path or hub id.'),
-    focus: str = typer.Option('auto', help='auto, alpha, attention or crop.'),
-    describe: str = typer.Option('auto', help='auto, scene, regions or both.'),
-    device: str = typer.Option('auto', help='auto, rocm, cuda or cpu.'),
-    dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
+    model: Model = 'tabletop',
+    focus: Focus = 'auto',
+    describe: Describe = 'auto',
+    device: Device = 'auto',
+    dtype: Dtype = 'auto',
     max_regions: int = typer.Option(16, help='Regions of a frame at most.'),
     min_region_area_px: int = typer.Option(64, help='Smaller regions are left out, in pixels.'),
-    num_beams: int = typer.Option(1, help='Beams; 1 is greedy.'),
-    max_new_tokens: int = typer.Option(48, help='Longest caption in tokens.'),
-    prompt: str = typer.Option('', help='The beginning of the caption, or the question.'),
-    filter_model: str = typer.Option('', '--filter', help='Filter for the captions: blip-itm, a '
-                                     'path or a hub id.'),
-    candidates: int = typer.Option(1, help='With a filter: captions sampled, the best is kept.'),
-    filter_threshold: float = typer.Option(0.5, help='With a filter: least match of a caption, '
-                                           '0 to 1.'),
+    num_beams: NumBeams = 1,
+    max_new_tokens: MaxNewTokens = 48,
+    prompt: Prompt = '',
+    filter_model: FilterModel = '',
+    candidates: Candidates = 1,
+    filter_threshold: FilterThreshold = 0.5,
 ) -> None:
     """Caption a recording: IN with captions added to OUT, and subtitles beside it."""
     try:
@@ -60,7 +73,7 @@ def bag(
                           '"pip install rosbags"') from error
     from caption_ros.bags.frames import Sampling
     from caption_ros.bags.job import BagOptions, caption_bag
-    from caption_ros.captioner import CaptionOptions, check_focus
+    from caption_ros.captioner import CaptionOptions
     from caption_ros.commands.progress import progress_bar
 
     options = BagOptions(
@@ -71,16 +84,9 @@ def bag(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,
             min_region_area_px=min_region_area_px, max_new_tokens=max_new_tokens, prompt=prompt,
             candidates=candidates, filter_threshold=filter_threshold))
-    if candidates > 1 and not filter_model:
-        raise OptionError(f'candidates is {candidates} and there is no filter to choose among '
-                          'them; give --filter or leave candidates at 1')
+    check_candidates(candidates, filter_model)
 
-    def load() -> Captioner:
-        from caption_ros.captioners import load_captioner
-        captioner = load_captioner(model, device=device, dtype=dtype, filter_model=filter_model)
-        check_focus(captioner, focus)
-        return captioner
-
+    load = partial(load_with_focus, model, device, dtype, filter_model, focus)
     summary = caption_bag(source, out, load, options, progress_bar)
     if summary is None:
         typer.echo(f'{out} is finished: nothing to do')

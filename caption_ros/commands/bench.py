@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from caption_ros.commands.options import Device, Dtype
+
 
 def bench(
     model: str = typer.Argument('tabletop', help='Model name or checkpoint folder.'),
@@ -22,8 +24,8 @@ def bench(
                                       'the whole scene. May be given several times.'),
     rounds: int = typer.Option(5, min=1, help='Rounds; the two ways take turns.'),
     max_new_tokens: int = typer.Option(16, min=1, max=512, help='Tokens of a caption.'),
-    device: str = typer.Option('auto', help='auto, rocm, cuda or cpu.'),
-    dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
+    device: Device = 'auto',
+    dtype: Dtype = 'auto',
     focus: str = typer.Option('', help='Focus mode; attention where the model has it.'),
     growth: bool = typer.Option(False, help='Also time more regions, larger images and longer '
                                 'captions.'),

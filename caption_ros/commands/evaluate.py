@@ -10,15 +10,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from caption_ros.commands.options import (
+    Device,
+    Dtype,
+    Focus,
+    Model,
+)
+
 
 def evaluate(
-    model: str = typer.Option('tabletop', help='Model name, path or hub id.'),
+    model: Model = 'tabletop',
     scenes: int = typer.Option(1000, min=1, help='Number of evaluation scenes.'),
     first_seed: int = typer.Option(0, min=0, help='Seed of the first scene.'),
-    focus: str = typer.Option('auto', help='auto, alpha, attention or crop.'),
+    focus: Focus = 'auto',
     num_beams: int = typer.Option(1, min=1, help='Beams; 1 is greedy.'),
-    device: str = typer.Option('auto', help='auto, rocm, cuda or cpu.'),
-    dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
+    device: Device = 'auto',
+    dtype: Dtype = 'auto',
     json: bool = typer.Option(False, '--json', help='Print JSON.'),
 ) -> None:
     """Score a model against references on simulated tabletops that no training has seen."""

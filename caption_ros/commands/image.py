@@ -11,6 +11,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from caption_ros.commands.options import (
+    Candidates,
+    Describe,
+    Device,
+    Dtype,
+    FilterModel,
+    FilterThreshold,
+    Focus,
+    MaxNewTokens,
+    Model,
+    NumBeams,
+    Prompt,
+    check_candidates,
+    load_with_focus,
+)
 from caption_ros.errors import CaptionError, ImageFormatError, OptionError, RegionError
 
 if TYPE_CHECKING:
@@ -68,24 +83,21 @@ def image(
                                     'with every picture.'),
     box: tuple[int, int, int, int] = typer.Option(
         None, metavar='X0 Y0 X1 Y1', help='A region as a box in pixels, end exclusive.'),
-    model: str = typer.Option('tabletop', help='Model name, path or hub id.'),
-    focus: str = typer.Option('auto', help='auto, alpha, attention or crop.'),
-    describe: str = typer.Option('auto', help='auto, scene, regions or both.'),
-    device: str = typer.Option('auto', help='auto, rocm, cuda or cpu.'),
-    dtype: str = typer.Option('auto', help='auto, bfloat16, float16 or float32.'),
-    num_beams: int = typer.Option(1, help='Beams; 1 is greedy.'),
-    max_new_tokens: int = typer.Option(48, help='Longest caption in tokens.'),
-    prompt: str = typer.Option('', help='The beginning of the caption, or the question.'),
-    filter_model: str = typer.Option('', '--filter', help='Filter for the captions: blip-itm, a '
-                                     'path or a hub id.'),
-    candidates: int = typer.Option(1, help='With a filter: captions sampled, the best is kept.'),
-    filter_threshold: float = typer.Option(0.5, help='With a filter: least match of a caption, '
-                                           '0 to 1.'),
+    model: Model = 'tabletop',
+    focus: Focus = 'auto',
+    describe: Describe = 'auto',
+    device: Device = 'auto',
+    dtype: Dtype = 'auto',
+    num_beams: NumBeams = 1,
+    max_new_tokens: MaxNewTokens = 48,
+    prompt: Prompt = '',
+    filter_model: FilterModel = '',
+    candidates: Candidates = 1,
+    filter_threshold: FilterThreshold = 0.5,
     json: bool = typer.Option(False, '--json', help='Print one JSON object a picture.'),
 ) -> None:
     """Caption pictures: the whole of them, or the regions of masks or a box."""
-    from caption_ros.captioner import CaptionOptions, check_focus
-    from caption_ros.captioners import load_captioner
+    from caption_ros.captioner import CaptionOptions
     from caption_ros.picture import read_labels
 
     if mask and box:
@@ -95,12 +107,9 @@ def image(
     options = CaptionOptions(focus=focus, describe=describe, num_beams=num_beams,
                              max_new_tokens=max_new_tokens, prompt=prompt,
                              candidates=candidates, filter_threshold=filter_threshold)
-    if candidates > 1 and not filter_model:
-        raise OptionError(f'candidates is {candidates} and there is no filter to choose among '
-                          'them; give --filter or leave candidates at 1')
+    check_candidates(candidates, filter_model)
     labels = [read_labels(path) for path in mask]  # a broken mask shows before the model loads
-    captioner = load_captioner(model, device=device, dtype=dtype, filter_model=filter_model)
-    check_focus(captioner, focus)
+    captioner = load_with_focus(model, device, dtype, filter_model, focus)
     failed = []
     is_noted = json or model != 'tabletop'
     for path in files:
