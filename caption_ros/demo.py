@@ -187,7 +187,7 @@ class _Watcher:
         from PIL import Image as Picture
 
         from caption_ros.annotate import annotate
-        from caption_ros.ros.messages import image_from_msg, labels_from_msg
+        from caption_ros.message import image_from_msg, labels_from_msg
         path = self._out / f'caption_{len(self.summary.pictures):02d}.png'
         drawn = annotate(image_from_msg(image), labels_from_msg(mask), regions, scene)
         Picture.fromarray(drawn).save(path)

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from caption_ros.bags.files import Message, Skipped
-from caption_ros.bags.images import labels_of, parse, rgb_of, stamp_ns
+from caption_ros.bags.images import parse
 from caption_ros.bags.recording import Recording
 from caption_ros.bags.topics import Plan
 from caption_ros.change import ChangeDetector
 from caption_ros.errors import ImageFormatError
+from caption_ros.message import image_from_msg, labels_from_msg, stamp_to_ns
 from caption_ros.pairing import Pairer
 
 Key = tuple[str, int, int]
@@ -161,7 +162,8 @@ class FrameReader:
             return
         add = self._pairer.add_mask if is_mask else self._pairer.add_image
         item = fields if is_mask else (key, fields)
-        pair = add(stamp_ns(fields), item, message.received_ns / 1e9, len(message.data))
+        pair = add(stamp_to_ns(fields.header.stamp), item, message.received_ns / 1e9,
+                   len(message.data))
         if pair is not None:
             self._choose(*pair.image, pair.mask)
 
@@ -180,10 +182,10 @@ class FrameReader:
             self._due_ns[topic] = _next_due(due_ns, received_ns, every_ns)
             return
         try:
-            rgb = rgb_of(image)
-            labels = None if mask is None else labels_of(mask)
+            rgb = image_from_msg(image)
+            labels = None if mask is None else labels_from_msg(mask)
         except ImageFormatError as error:
-            self._put(Skipped(topic, received_ns, stamp_ns(image), str(error)))
+            self._put(Skipped(topic, received_ns, stamp_to_ns(image.header.stamp), str(error)))
             return
         self._due_ns[topic] = _next_due(due_ns, received_ns, every_ns)
         if self._sampling.on_change:
@@ -192,7 +194,7 @@ class FrameReader:
                 return
             if self._is_done(key):
                 return
-        self._put(Frame(key, stamp_ns(image), image.header.frame_id, rgb, labels))
+        self._put(Frame(key, stamp_to_ns(image.header.stamp), image.header.frame_id, rgb, labels))
 
 
 def _next_due(due_ns: int, received_ns: int, every_ns: int) -> int:

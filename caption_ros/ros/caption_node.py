@@ -39,6 +39,7 @@ from caption_ros.health import (
     model_status,
 )
 from caption_ros.mailbox import Mailbox
+from caption_ros.message import stamp_to_ns
 from caption_ros.ros.diagnostics import (
     LOST_SHARE,
     RecentCounts,
@@ -47,7 +48,7 @@ from caption_ros.ros.diagnostics import (
     transport_hint,
 )
 from caption_ros.ros.intake import Frame, Intake
-from caption_ros.ros.messages import caption_text, captions_to_msgs, stamp_to_ns
+from caption_ros.ros.messages import caption_text, captions_to_msgs
 from caption_ros.ros.parameters import (
     NODE_PARAMETERS,
     NodeParameters,

@@ -14,8 +14,8 @@ from std_msgs.msg import Header
 
 from caption_ros.health import Counters
 from caption_ros.mailbox import Mailbox
+from caption_ros.message import stamp_to_ns
 from caption_ros.pairing import Pair, Pairer
-from caption_ros.ros.messages import stamp_to_ns
 from caption_ros.ros.parameters import NodeParameters
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Between ROS messages and the core's arrays and captions."""
+"""From the core's arrays and captions to ROS messages."""
 
 from __future__ import annotations
 
@@ -10,42 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
 from caption_ros.caption import Caption
-from caption_ros.image import labels_from_raw, rgb_from_compressed, rgb_from_raw
+from caption_ros.message import stamp_to_ns
 from caption_ros.record import caption_record, caption_text
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """Return a stamp in nanoseconds."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
-def image_from_msg(message: Image | CompressedImage) -> npt.NDArray[np.uint8]:
-    """Convert an image message to RGB, shape (H, W, 3), uint8.
-
-    Raises:
-        ImageFormatError: If it is no picture or its size does not match its data.
-    """
-    if isinstance(message, CompressedImage):
-        return rgb_from_compressed(message.data, message.format)
-    return rgb_from_raw(message.data, height=message.height, width=message.width,
-                        step=message.step, encoding=message.encoding,
-                        is_bigendian=bool(message.is_bigendian))
-
-
-def labels_from_msg(message: Image) -> npt.NDArray[np.integer]:
-    """Convert a mask message to a label image, shape (H, W), integer, 0 background.
-
-    Raises:
-        ImageFormatError: If its encoding has no labels or its size does not match its data.
-    """
-    return labels_from_raw(message.data, height=message.height, width=message.width,
-                           step=message.step, encoding=message.encoding,
-                           is_bigendian=bool(message.is_bigendian))
 
 
 def msg_from_array(pixels: npt.NDArray[np.uint8], encoding: str, header: Header) -> Image:

@@ -13,9 +13,9 @@ from caption_ros.caption import Caption
 from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.errors import ImageFormatError, RegionError
 from caption_ros.mailbox import Mailbox
+from caption_ros.message import image_from_msg, labels_from_msg
 from caption_ros.pipeline import caption_frame
 from caption_ros.ros.intake import Frame
-from caption_ros.ros.messages import image_from_msg, labels_from_msg
 
 
 @dataclass(frozen=True, eq=False)

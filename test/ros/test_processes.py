@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from caption_ros.ros.messages import image_from_msg, labels_from_msg
+from caption_ros.message import image_from_msg, labels_from_msg
 from caption_ros.scenes import TabletopStream
 
 OK = 0
