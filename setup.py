@@ -20,8 +20,11 @@ EXTRAS = {
     'bags': ['rosbags>=0.11'],
     'scores': ['pycocoevalcap'],
     'plots': ['matplotlib'],
+    'fleet': ['rosbags>=0.11', 'ray', 'pyarrow', 'fsspec'],
+    'web': ['gradio>=5'],
     'test': ['pytest', 'pytest-timeout', 'hypothesis', 'ruff', 'rosbags', 'cv-bridge',
-             'matplotlib'],
+             'matplotlib', 'ray', 'pyarrow', 'fsspec', 'gradio>=5', 'playwright',
+             'mcap-ros2-support'],
 }
 
 setup(
