@@ -165,7 +165,7 @@ class _Watcher:
                 scene, truth = caption['text'], reference['scene']
             else:
                 truth = reference['regions'].get(str(region['label']))
-                regions.append((region['label'], tuple(region['box']), caption['text']))
+                regions.append((region['label'], caption['text']))
             self.summary.captions += 1
             self.summary.matching += caption['text'] == truth
         self._ages.append(frame['age_s'])
@@ -173,7 +173,7 @@ class _Watcher:
         self.summary.scenes.add(reference['scene'])
         # Without a region there is no mask yet: the picture would show half of the job.
         text = '\n'.join([f'scene: {scene}'] + [f'  region {label}: {said}'
-                                                for label, _, said in regions])
+                                                for label, said in regions])
         if text != self._said:
             self._said = text
             self._say(text)
@@ -188,8 +188,11 @@ class _Watcher:
 
         from caption_ros.annotate import annotate
         from caption_ros.message import image_from_msg, labels_from_msg
+        from caption_ros.region import regions_from_labels
         path = self._out / f'caption_{len(self.summary.pictures):02d}.png'
-        drawn = annotate(image_from_msg(image), labels_from_msg(mask), regions, scene)
+        found = {region.label: region for region in regions_from_labels(labels_from_msg(mask))}
+        drawn = annotate(image_from_msg(image), [(None, scene)] + [
+            (found[label], said) for label, said in regions if label in found])
         Picture.fromarray(drawn).save(path)
         self.summary.pictures.append(path)
 

@@ -17,7 +17,8 @@ CORE_MAY_IMPORT = {*sys.stdlib_module_names, 'numpy', 'cv2'}
 # The core writes no log, reads no clock and talks to nobody.
 CORE_MAY_NOT_IMPORT = {'logging', 'time', 'datetime', 'socket', 'subprocess', 'asyncio'}
 # Colour conversion and decoding are libraries' work, imported by the function that needs them.
-LAZY_IN_CORE = {'image.py': {'cv_bridge', 'rosbags', 'PIL'}, 'picture.py': {'PIL'}}
+LAZY_IN_CORE = {'image.py': {'cv_bridge', 'rosbags', 'PIL'}, 'picture.py': {'PIL'},
+                'annotate.py': {'PIL'}}
 MODELS_MAY_NOT_IMPORT = {'rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs',
                          'vision_msgs', 'cv_bridge', 'rosbags', 'typer', 'rich', 'gradio', 'ray'}
 
