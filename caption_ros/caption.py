@@ -38,7 +38,8 @@ class Caption:
             'label': None if self.region.label is None else int(self.region.label),
             'box': [int(edge) for edge in self.region.box],
             'area_px': int(self.region.area_px),
-        }
+        } | {key: value for key, value in (('id', self.region.id), ('name', self.region.name))
+             if value}
         out = {'text': self.text, 'score': round(float(self.score), 4), 'focus': self.focus,
                'region': region}
         if self.match is not None:

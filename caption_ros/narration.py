@@ -32,7 +32,7 @@ Meaning = frozenset[str]
 class _Thing:
     """One region, or the scene, over time: what was said of it and what is seen of it."""
 
-    label: int | None
+    label: object  # what the region is known by
     said: Meaning | None = None  # None: not said to be there
     said_text: str = ''
     seen: Meaning | None = None  # None: not in the last frame
@@ -136,7 +136,7 @@ class Narrator:
         unseen = list(things)
         open_sights = []
         for sight in sights:
-            label = None if sight.region is None else sight.region.label
+            label = None if sight.region is None else sight.region.id or sight.region.label
             meaning = None if sight.held_back else content_words(sight.text)
             open_sights.append((label, meaning, sight.text))
         rules = (

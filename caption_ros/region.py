@@ -33,6 +33,8 @@ class Region:
         mask: Region pixels inside the box, shape (y1 - y0, x1 - x0), bool.
         area_px: Number of region pixels, at least 1.
         image_size: Height and width of the image.
+        id: What it is called by who found it, such as a tracker's number; mostly empty.
+        name: The kind of thing by who found it, such as a class of a segmenter; mostly empty.
     """
 
     label: int | None
@@ -40,6 +42,8 @@ class Region:
     mask: npt.NDArray[np.bool_]
     area_px: int
     image_size: tuple[int, int]
+    id: str = ''
+    name: str = ''
 
     def full_mask(self) -> npt.NDArray[np.bool_]:
         """Return the mask at the image's size, shape (H, W), bool."""

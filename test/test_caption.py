@@ -1,6 +1,7 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,3 +26,9 @@ def test_the_whole_scene_has_no_region():
 def test_a_box_has_no_label():
     caption = Caption('a cup', 0.5, 'crop', region_from_box((0, 0, 2, 2), (4, 4)))
     assert caption.to_dict()['region'] == {'label': None, 'box': [0, 0, 2, 2], 'area_px': 4}
+
+
+def test_what_others_call_a_region_is_told():
+    region = replace(region_from_box((0, 0, 2, 2), (4, 4), 3), id='track_7', name='mug')
+    assert Caption('a cup', 0.5, 'crop', region).to_dict()['region'] == {
+        'label': 3, 'box': [0, 0, 2, 2], 'area_px': 4, 'id': 'track_7', 'name': 'mug'}
