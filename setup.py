@@ -50,6 +50,7 @@ setup(
             'caption-ros = caption_ros.cli:main',
             'caption_node = caption_ros.ros.caption_node:main',
             'scene_camera = caption_ros.ros.scene_camera:main',
+            'speak = caption_ros.ros.speak:main',
         ],
     },
 )

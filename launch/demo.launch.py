@@ -2,15 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the simulated camera and segmenter together with caption_node.
 
-ros2 launch caption_ros demo.launch.py, then in another terminal: ros2 topic echo /caption
+ros2 launch caption_ros demo.launch.py, then in another terminal: ros2 topic echo /narration
+
+Takes the arguments of caption.launch.py, too.
 """
 
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
-from launch_ros.actions import LifecycleNode, Node
+from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
@@ -18,10 +22,15 @@ from launch import LaunchDescription
 PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 
+def _number(name, kind):
+    return ParameterValue(LaunchConfiguration(name), value_type=kind)
+
+
 def generate_launch_description():
     """Return the launch description."""
-    config = os.path.join(get_package_share_directory('caption_ros'), 'config')
-    use_sim_time = ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)
+    share = get_package_share_directory('caption_ros')
+    config = os.path.join(share, 'config')
+    use_sim_time = _number('use_sim_time', bool)
     remappings = [(name, LaunchConfiguration(name)) for name in ('image', 'mask')]
     return LaunchDescription([
         DeclareLaunchArgument('namespace', default_value='', description='Namespace.'),
@@ -43,6 +52,10 @@ def generate_launch_description():
                               description='Seconds until the next scene; 0 stays with the first.'),
         DeclareLaunchArgument('image', default_value='image', description='Image topic.'),
         DeclareLaunchArgument('mask', default_value='mask', description='Mask topic.'),
+        DeclareLaunchArgument('narration', default_value='narration',
+                              description='Topic for sentences when what is seen has changed.'),
+        DeclareLaunchArgument('speak', default_value='false', choices=['true', 'false'],
+                              description='Say the narration aloud with espeak-ng.'),
         DeclareLaunchArgument('use_sim_time', default_value='false', choices=['true', 'false'],
                               description='Take the time from /clock.'),
         # Not fastdds_local.xml: "ros2 topic echo" from a shell without a profile must find the
@@ -51,27 +64,21 @@ def generate_launch_description():
                               default_value=EnvironmentVariable(
                                   PROFILE_VARIABLE,
                                   default_value=os.path.join(config, 'fastdds.xml')),
-                              description='Fast DDS profile of both nodes.'),
+                              description='Fast DDS profile of the nodes.'),
         SetEnvironmentVariable(PROFILE_VARIABLE, LaunchConfiguration('fastdds_profile')),
         Node(
             package='caption_ros', executable='scene_camera', name='scene_camera',
             namespace=LaunchConfiguration('namespace'), output='screen',
             remappings=remappings,
             parameters=[LaunchConfiguration('camera_params_file'), {
-                'use_sim_time': use_sim_time,
-                'seed': ParameterValue(LaunchConfiguration('seed'), value_type=int),
-                'rate_hz': ParameterValue(LaunchConfiguration('rate_hz'), value_type=float),
-                'scene_period_s': ParameterValue(LaunchConfiguration('scene_period_s'),
-                                                 value_type=float),
-            }]),
-        LifecycleNode(
-            package='caption_ros', executable='caption_node', name='caption_node',
-            namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
-            remappings=remappings,
-            parameters=[LaunchConfiguration('params_file'), {
-                'use_sim_time': use_sim_time,
-                'autostart': True,
-                'model': ParameterValue(LaunchConfiguration('model'), value_type=str),
-                'describe': ParameterValue(LaunchConfiguration('describe'), value_type=str),
-            }]),
+                'use_sim_time': use_sim_time, 'seed': _number('seed', int),
+                'rate_hz': _number('rate_hz', float),
+                'scene_period_s': _number('scene_period_s', float)}]),
+        IncludeLaunchDescription(PythonLaunchDescriptionSource(
+            os.path.join(share, 'launch', 'caption.launch.py'))),
+        Node(
+            package='caption_ros', executable='speak', name='speak',
+            namespace=LaunchConfiguration('namespace'), output='screen',
+            remappings=[('narration', LaunchConfiguration('narration'))],
+            condition=IfCondition(LaunchConfiguration('speak'))),
     ])

@@ -35,25 +35,47 @@ def launch(monkeypatch):
     names = {
         'launch': {'LaunchDescription': lambda entities: entities},
         'launch.actions': {name: recorder(name) for name in (
-            'DeclareLaunchArgument', 'OpaqueFunction', 'SetEnvironmentVariable')},
+            'DeclareLaunchArgument', 'EmitEvent', 'ExecuteProcess', 'IncludeLaunchDescription',
+            'OpaqueFunction', 'RegisterEventHandler', 'SetEnvironmentVariable')},
+        'launch.conditions': {'IfCondition': recorder('IfCondition')},
+        'launch.event_handlers': {'OnProcessExit': recorder('OnProcessExit')},
+        'launch.events': {'Shutdown': recorder('Shutdown')},
+        'launch.launch_description_sources': {
+            'PythonLaunchDescriptionSource': lambda path: Path(path)},
         'launch.substitutions': {'LaunchConfiguration': Configuration,
                                  'EnvironmentVariable': recorder('EnvironmentVariable')},
         'launch_ros': {},
         'launch_ros.actions': {name: recorder(name) for name in ('LifecycleNode', 'Node')},
+        'launch_ros.event_handlers': {'OnStateTransition': recorder('OnStateTransition')},
         'launch_ros.parameter_descriptions': {'ParameterValue': recorder('ParameterValue')},
         'ament_index_python': {},
-        'ament_index_python.packages': {'get_package_share_directory': lambda name: str(ROOT)},
+        'ament_index_python.packages': {'get_package_share_directory': lambda name: str(ROOT),
+                                        'get_package_prefix': lambda name: '/prefix'},
     }
     for name, attributes in names.items():
         module = ModuleType(name)
         module.__dict__.update(attributes)
         monkeypatch.setitem(sys.modules, name, module)
-    return lambda path: runpy.run_path(str(path))['generate_launch_description']()
+    return described
+
+
+def described(path):
+    """Return what a launch file describes, with what it includes."""
+    entities = []
+    for entity in runpy.run_path(str(path))['generate_launch_description']():
+        entities += (described(entity.args[0]) if entity.kind == 'IncludeLaunchDescription'
+                     else [entity])
+    return entities
 
 
 def declared(entities):
-    return {entity.args[0]: entity.kwargs for entity in entities
+    # What was declared first counts, as in launch.
+    return {entity.args[0]: entity.kwargs for entity in reversed(entities)
             if entity.kind == 'DeclareLaunchArgument'}
+
+
+def given(entities):
+    return {name: argument.get('default_value') for name, argument in declared(entities).items()}
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
@@ -63,11 +85,13 @@ def test_arguments_are_described_and_files_exist(launch, path):
     assert {'use_sim_time', 'namespace', 'params_file', 'image', 'mask'} <= set(arguments)
     for name, argument in arguments.items():
         assert argument['description'], name
+        if 'default_value' not in argument:
+            assert (path.name, name) == ('bag.launch.py', 'bag')  # nothing else has to be given
         if 'choices' in argument:
             assert argument['default_value'] in argument['choices'], name
         if name.endswith('params_file'):
             assert Path(argument['default_value']).is_file()
-    variable, = (entity for entity in entities if entity.kind == 'SetEnvironmentVariable')
+    variable = next(entity for entity in entities if entity.kind == 'SetEnvironmentVariable')
     assert variable.args[0] == 'FASTDDS_DEFAULT_PROFILES_FILE'
     profile = arguments['fastdds_profile']['default_value']
     assert profile.args[0] == variable.args[0]  # what the user has set stays
@@ -83,21 +107,68 @@ def test_every_configuration_that_is_read_is_declared(launch, path):
 
 
 def node_of(entities, **values):
-    context = {name: argument['default_value'] for name, argument in declared(entities).items()}
+    context = given(entities)
     function, = (entity for entity in entities if entity.kind == 'OpaqueFunction')
     node, = function.kwargs['function'](context | values)
     return node.kwargs
 
 
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
+def test_choices_are_given_where_there_are_any(launch, path):
+    arguments = declared(launch(path))
+    for name in ('device', 'dtype', 'focus', 'describe', 'image_transport', 'log_level',
+                 'autostart', 'respawn', 'use_sim_time'):
+        assert len(arguments[name]['choices']) > 1, name
+
+
 def test_what_is_left_empty_is_left_to_the_parameter_file(launch):
-    node = node_of(launch(ROOT / 'launch/caption_node.launch.py'))
+    node = node_of(launch(ROOT / 'launch/caption.launch.py'))
     assert node['parameters'] == [str(ROOT / 'config/caption_node.yaml'), {},
                                   {'use_sim_time': False, 'autostart': True}]
     assert node['remappings'] == [] and node['executable'] == 'caption_node'
+    assert node['respawn'] is False
+
+
+def test_a_lifecycle_manager_or_a_respawn_is_asked_for(launch):
+    node = node_of(launch(ROOT / 'launch/caption.launch.py'), autostart='false', respawn='true',
+                   log_level='debug', namespace='left')
+    assert node['parameters'][2]['autostart'] is False and node['respawn'] is True
+    assert node['arguments'] == ['--ros-args', '--log-level', 'debug']
+    assert node['namespace'] == 'left'
+
+
+def test_demo_starts_camera_node_and_on_demand_speech(launch):
+    entities = launch(ROOT / 'launch/demo.launch.py')
+    nodes = {entity.kwargs['executable']: entity.kwargs for entity in entities
+             if entity.kind == 'Node'}
+    assert set(nodes) == {'scene_camera', 'speak'}
+    assert nodes['speak']['condition'].args[0].name == 'speak'
+    assert given(entities)['speak'] == 'false'
+    node = node_of(entities)
+    assert node['parameters'][1] == {'model': 'tabletop', 'describe': 'both'}
+    camera = nodes['scene_camera']['parameters'][1]
+    cameras = pytest.importorskip('caption_ros.ros.scene_camera').CAMERA_PARAMETERS
+    assert set(camera) - {'use_sim_time'} <= {spec.name for spec in cameras}
+
+
+def test_a_recording_plays_once_the_node_is_active_and_ends_the_launch(launch):
+    entities = launch(ROOT / 'launch/bag.launch.py')
+    functions = [entity.kwargs['function'] for entity in entities
+                 if entity.kind == 'OpaqueFunction']
+    context = given(entities) | {'bag': 'drive_17', 'loop': 'true', 'rate': '2.0'}
+    assert context['use_sim_time'] == 'true'
+    starts, ends = functions[0](context)
+    active, over = starts.args[0].kwargs, ends.args[0].kwargs
+    player, = active['entities']
+    assert active['goal_state'] == 'active' and over['target_action'] is player
+    assert over['on_exit'][0].kwargs['event'].kind == 'Shutdown'
+    assert player.kwargs['cmd'] == ['/prefix/lib/caption_ros/caption-ros', 'replay', 'drive_17',
+                                    '--rate', '2.0', '--start', '0.0', '--loop']
+
 
 
 def test_arguments_become_parameters_and_remappings(launch):
-    node = node_of(launch(ROOT / 'launch/caption_node.launch.py'), model='blip',
+    node = node_of(launch(ROOT / 'launch/caption.launch.py'), model='blip',
                    mask='/seg/labels', image='/camera/image_raw', use_sim_time='true')
     assert node['parameters'][1] == {'model': 'blip'}
     assert node['parameters'][2]['use_sim_time'] is True
@@ -108,7 +179,7 @@ def test_arguments_become_parameters_and_remappings(launch):
 
 def test_overrides_are_parameters_of_the_node(launch):
     parameters = pytest.importorskip('caption_ros.ros.parameters')
-    module = runpy.run_path(str(ROOT / 'launch/caption_node.launch.py'))
+    module = runpy.run_path(str(ROOT / 'launch/caption.launch.py'))
     specs = {spec.name: spec for spec in parameters.NODE_PARAMETERS}
     assert set(module['OVERRIDES']) <= set(specs)
     for name, choices in module['CHOICES'].items():

@@ -72,12 +72,12 @@ def test_colcon_builds_and_ros2_run_would_find_the_nodes(tmp_path):
                     '--single-version-externally-managed'],
                    cwd=ROOT, check=True, capture_output=True)
     prefix = tmp_path / 'prefix'
-    for name in ('caption_node', 'scene_camera', 'caption-ros'):
+    for name in ('caption_node', 'scene_camera', 'speak', 'caption-ros'):
         assert (prefix / 'lib/caption_ros' / name).is_file(), name
     share = prefix / 'share/caption_ros'
     assert (share / 'package.xml').is_file()
     assert (share / 'config/fastdds.xml').is_file()
-    assert (share / 'launch/caption_node.launch.py').is_file()
+    assert (share / 'launch/caption.launch.py').is_file()
     assert (prefix / 'share/ament_index/resource_index/packages/caption_ros').is_file()
     weights = list(prefix.glob('lib/python*/site-packages/caption_ros/weights/tabletop/*'))
     assert any(path.name == 'model.safetensors' for path in weights)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start caption_node beside a running camera and segmenter.
 
-ros2 launch caption_ros caption_node.launch.py image:=/camera/image_raw mask:=/segmenter/labels
+ros2 launch caption_ros caption.launch.py image:=/camera/image_raw mask:=/segmenter/labels
 """
 
 import os
@@ -15,6 +15,7 @@ from launch_ros.actions import LifecycleNode
 from launch import LaunchDescription
 
 PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
+RESPAWN_DELAY_S = 2.0
 # Launch arguments that set the parameter of the same name; left empty, the file decides.
 OVERRIDES = {
     'model': 'Model: known name, checkpoint folder or hub id.',
@@ -36,6 +37,7 @@ REMAPPINGS = {
     'mask': 'Label image topic of the segmenter.',
     'caption': 'Topic for plain captions.',
     'captions': 'Topic for captions as JSON.',
+    'narration': 'Topic for sentences when what is seen has changed.',
 }
 
 
@@ -43,7 +45,8 @@ def _node(context):
     value = {name: LaunchConfiguration(name).perform(context) for name in (
         *OVERRIDES, *REMAPPINGS, 'name', 'namespace', 'params_file', 'log_level')}
     is_true = {name: LaunchConfiguration(name).perform(context) == 'true'
-               for name in ('use_sim_time', 'autostart')}
+               for name in ('use_sim_time', 'autostart', 'respawn')}
+    respawn = is_true.pop('respawn')
     parameters = {name: value[name] for name in OVERRIDES if value[name]}
     remappings = [(name, value[name]) for name in REMAPPINGS if value[name] != name]
     if ('image', value['image']) in remappings:
@@ -51,6 +54,7 @@ def _node(context):
     return [LifecycleNode(
         package='caption_ros', executable='caption_node', name=value['name'],
         namespace=value['namespace'], output='screen', emulate_tty=True,
+        respawn=respawn, respawn_delay=RESPAWN_DELAY_S,
         parameters=[value['params_file'], parameters, is_true], remappings=remappings,
         arguments=['--ros-args', '--log-level', value['log_level']])]
 
@@ -69,6 +73,8 @@ def generate_launch_description():
         DeclareLaunchArgument('autostart', default_value='true', choices=['true', 'false'],
                               description='Configure and activate at start-up; false leaves that '
                               'to a lifecycle manager.'),
+        DeclareLaunchArgument('respawn', default_value='false', choices=['true', 'false'],
+                              description='Start the node again when it ends by itself.'),
         DeclareLaunchArgument('log_level', default_value='info',
                               choices=['debug', 'info', 'warn', 'error', 'fatal'],
                               description='Least level of log messages.'),
