@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config/fastdds_local.x
 
 rclpy = pytest.importorskip('rclpy')
 
+import interfaces  # noqa: E402
 from nodebench import Bench  # noqa: E402
 
 
@@ -29,6 +32,33 @@ def ros() -> Iterator[None]:
     rclpy.init(args=[])
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture(scope='session')
+def generated_msgs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder with vision_msgs and hri_msgs; empty when they are installed."""
+    if all(map(importlib.util.find_spec, interfaces.MESSAGES)):
+        return ''
+    reason = interfaces.missing()
+    if reason:
+        pytest.skip(f'vision_msgs and hri_msgs are not installed and cannot be made: {reason}')
+    folder = tmp_path_factory.mktemp('msgs')
+    interfaces.build(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def more_msgs(generated_msgs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have vision_msgs and hri_msgs installed for one test."""
+    if generated_msgs:
+        monkeypatch.syspath_prepend(generated_msgs)
+
+
+@pytest.fixture
+def no_more_msgs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have neither vision_msgs nor hri_msgs for one test."""
+    for name in interfaces.MESSAGES:
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture
