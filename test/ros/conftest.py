@@ -58,7 +58,8 @@ def more_msgs(generated_msgs: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def no_more_msgs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have neither vision_msgs nor hri_msgs for one test."""
     for name in interfaces.MESSAGES:
-        monkeypatch.setitem(sys.modules, name, None)
+        for module in (name, f'{name}.msg'):
+            monkeypatch.setitem(sys.modules, module, None)
 
 
 @pytest.fixture
