@@ -17,6 +17,7 @@ from caption_ros.region import Region
 
 FOCUS_MODES = ('auto', 'alpha', 'attention', 'crop')
 DESCRIBE_MODES = ('auto', 'scene', 'regions', 'both')
+MOST_PROMPT_LETTERS = 2000  # longer than any model reads
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class CaptionOptions:
         min_region_area_px: Smaller regions are left out, in pixels.
         max_new_tokens: Tokens of a caption at most, 1..512.
         num_beams: 1 is greedy search, up to 16 beams.
-        prompt: For models that take text: the beginning of the caption, or the question.
+        prompt: For models that take text: the beginning of the caption, or the question; at
+            most 2000 letters.
         sample: Draw captions by nucleus sampling instead of searching for the likeliest; the
             same frame gives the same captions each time.
         candidates: With a filter: captions sampled for each region, 1..16; the best is kept. 1
@@ -58,6 +60,9 @@ class CaptionOptions:
         _check_range('num_beams', self.num_beams, 1, 16)
         if not isinstance(self.prompt, str):
             raise OptionError(f'prompt must be text, got {self.prompt!r}')
+        if len(self.prompt) > MOST_PROMPT_LETTERS:
+            raise OptionError(f'prompt must be of at most {MOST_PROMPT_LETTERS} letters, got '
+                              f'{len(self.prompt)}')
         _check_range('candidates', self.candidates, 1, 16)
         if not 0.0 <= self.filter_threshold <= 1.0:
             raise OptionError(f'filter_threshold must be in 0..1, got {self.filter_threshold!r}')

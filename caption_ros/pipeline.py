@@ -37,19 +37,39 @@ def caption_frame(rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer] | 
         CaptionError: If the model fails or says nothing.
     """
     _check_image(rgb)
-    wanted: list[Region | None] = []
-    describe = options.describe
-    if describe == 'auto':
-        describe = 'scene' if labels is None else 'regions'
-    if describe in ('scene', 'both'):
-        wanted.append(None)
-    if describe in ('regions', 'both'):
-        if labels is None:
-            raise RegionError(f'describe is {describe!r} and there is no mask; '
-                              'pass a label image or describe the scene')
+    regions = None
+    if labels is not None and options.describe != 'scene':
         labels = scale_labels(labels, (rgb.shape[0], rgb.shape[1]))
         regions = regions_from_labels(labels, min_area_px=options.min_region_area_px,
                                       max_regions=options.max_regions)
+    return caption_marked(rgb, regions, captioner, options)
+
+
+def caption_marked(rgb: npt.NDArray[np.uint8], regions: Sequence[Region] | None,
+                   captioner: Captioner,
+                   options: CaptionOptions = CaptionOptions()) -> list[Caption]:
+    """Caption an image, or the regions that somebody marked in it, as ``describe`` says.
+
+    Args:
+        rgb: Image, shape (H, W, 3), uint8.
+        regions: Regions of this image; None when nobody marks any.
+        captioner: The model.
+        options: What to describe and how.
+
+    Raises:
+        ImageFormatError: If rgb is no image.
+        RegionError: If regions are wanted and there are none.
+        OptionError: If the model cannot do what an option asks.
+        CaptionError: If the model fails or says nothing.
+    """
+    describe = options.describe
+    if describe == 'auto':
+        describe = 'scene' if regions is None else 'regions'
+    wanted: list[Region | None] = [None] if describe in ('scene', 'both') else []
+    if describe in ('regions', 'both'):
+        if regions is None:
+            raise RegionError(f'describe is {describe!r} and there is no mask; '
+                              'pass a label image or describe the scene')
         if not regions and describe == 'regions':
             raise RegionError('the mask marks no region of at least '
                               f'{options.min_region_area_px} px (0 is background)')

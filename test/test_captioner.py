@@ -46,3 +46,9 @@ def test_auto_takes_the_first_mode_and_others_must_be_there():
         check_focus(MODEL, 'alpha')
     with pytest.raises(OptionError, match='focus must be one of'):
         check_focus(MODEL, 'nowhere')
+
+
+def test_a_prompt_of_ten_thousand_letters_is_refused_without_repeating_it():
+    with pytest.raises(OptionError, match='at most 2000 letters, got 10000'):
+        CaptionOptions(prompt='x' * 10_000)
+    assert CaptionOptions(prompt='x' * 2000).prompt

@@ -6,7 +6,7 @@ import pytest
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions
 from caption_ros.errors import CaptionError, ImageFormatError, RegionError
-from caption_ros.pipeline import caption_frame, caption_regions
+from caption_ros.pipeline import caption_frame, caption_marked, caption_regions
 from caption_ros.region import region_from_box
 
 RGB = np.zeros((8, 10, 3), np.uint8)
@@ -115,3 +115,13 @@ def test_a_model_that_leaves_a_region_out_is_an_error():
 def test_what_is_no_image_is_refused(rgb):
     with pytest.raises(ImageFormatError, match=r'must be \(H, W, 3\) uint8'):
         caption_frame(rgb, None, FakeCaptioner())
+
+
+@pytest.mark.parametrize('describe, labels', [
+    ('auto', [7]), ('regions', [7]), ('scene', [None]), ('both', [None, 7])])
+def test_marked_regions_are_described_as_those_of_a_mask(describe, labels):
+    pointed = region_from_box((1, 1, 3, 3), RGB.shape[:2], 7)
+    captions = caption_marked(RGB, [pointed], FakeCaptioner(), CaptionOptions(describe=describe))
+    assert [c.region and c.region.label for c in captions] == labels
+    with pytest.raises(RegionError):
+        caption_marked(RGB, None, FakeCaptioner(), CaptionOptions(describe='regions'))
