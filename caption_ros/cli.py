@@ -17,6 +17,7 @@ from caption_ros.commands.doctor import doctor
 from caption_ros.commands.evaluate import evaluate
 from caption_ros.commands.image import image
 from caption_ros.commands.models import models
+from caption_ros.commands.replay import replay
 from caption_ros.commands.train import train
 from caption_ros.errors import (
     CaptionRosError,
@@ -36,6 +37,7 @@ app = typer.Typer(name='caption-ros', no_args_is_help=True, add_completion=False
 app.command()(demo)
 app.command()(image)
 app.command()(bag)
+app.command()(replay)
 app.command()(models)
 app.command()(doctor)
 app.command()(train)
