@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caption_ros.bags.files import one_line
@@ -182,6 +183,9 @@ def _ray(fleet: FleetOptions) -> Any:
         os.environ['RAY_AUTH_TOKEN'] = secrets.token_hex(32)
     else:
         _check_address(fleet.ray)
+        # Ray looks for the cluster's key after it has asked the cluster for the first time.
+        if 'RAY_AUTH_TOKEN' in os.environ or Path('~/.ray/auth_token').expanduser().is_file():
+            os.environ.setdefault('RAY_AUTH_MODE', 'token')
     import ray
     quiet: dict[str, Any] = {'logging_level': 'ERROR', 'log_to_driver': False}
     try:
