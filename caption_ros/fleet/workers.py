@@ -180,7 +180,7 @@ def _ray(fleet: FleetOptions) -> Any:
         # runs for whoever reaches it what they send; so other users of this machine need a key.
         os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'
         os.environ['RAY_AUTH_MODE'] = 'token'
-        os.environ['RAY_AUTH_TOKEN'] = secrets.token_hex(32)
+        os.environ.setdefault('RAY_AUTH_TOKEN', secrets.token_hex(32))
     else:
         _check_address(fleet.ray)
         # Ray looks for the cluster's key after it has asked the cluster for the first time.
