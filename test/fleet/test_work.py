@@ -125,6 +125,23 @@ def test_a_worker_that_died_after_its_last_frame_lost_nothing(fleet, tmp_path, p
     assert caption_source(other, lambda: pixels).error == '' and pixels.calls == 6
 
 
+def test_a_worker_that_died_between_frames_lost_none_of_them(fleet, tmp_path, bags):
+    class Killed(BaseException):
+        """What nobody catches, as a signal."""
+
+    class Dying(bags.captioner):
+        def caption(self, rgb, regions, options):
+            if self.calls == 2:
+                raise Killed
+            return super().caption(rgb, regions, options)
+
+    task = _task(fleet, str(tmp_path / 'out'), 'plain')
+    with pytest.raises(Killed):
+        caption_source(task, Dying)
+    next_one = bags.captioner()
+    assert caption_source(task, lambda: next_one).captions == 3 and next_one.calls == 1
+
+
 def test_results_of_others_are_neither_taken_nor_overwritten(fleet, tmp_path, pixels):
     (tmp_path / 'out/plain').mkdir(parents=True)
     (tmp_path / 'out/plain/captions.jsonl').write_text('mine')
