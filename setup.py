@@ -15,7 +15,7 @@ EXTRAS = {
     'opencv': ['opencv-python-headless'],
     'ros': [
         'ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',
-        'ros-diagnostic-msgs', 'ros-lifecycle-msgs', 'ros-rcl-interfaces',
+        'ros-diagnostic-msgs', 'ros-lifecycle-msgs', 'ros-rcl-interfaces', 'ros-rosgraph-msgs',
     ],
     'bags': ['rosbags>=0.11'],
     'scores': ['pycocoevalcap'],

@@ -10,6 +10,7 @@ import typer
 
 from caption_ros import __version__
 from caption_ros.commands.bag import bag
+from caption_ros.commands.bags import bags
 from caption_ros.commands.bench import bench
 from caption_ros.commands.convert import convert
 from caption_ros.commands.demo import demo
@@ -17,6 +18,8 @@ from caption_ros.commands.doctor import doctor
 from caption_ros.commands.evaluate import evaluate
 from caption_ros.commands.image import image
 from caption_ros.commands.models import models
+from caption_ros.commands.replay import replay
+from caption_ros.commands.search import search
 from caption_ros.commands.train import train
 from caption_ros.errors import (
     CaptionRosError,
@@ -36,6 +39,9 @@ app = typer.Typer(name='caption-ros', no_args_is_help=True, add_completion=False
 app.command()(demo)
 app.command()(image)
 app.command()(bag)
+app.command()(bags)
+app.command()(search)
+app.command()(replay)
 app.command()(models)
 app.command()(doctor)
 app.command()(train)

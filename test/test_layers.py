@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / 'caption_ros'
-SHELL = ('ros', 'commands', 'web', 'bags')
+SHELL = ('ros', 'commands', 'web', 'bags', 'fleet')
 SHELL_FILES = {'cli.py', 'demo.py', 'doctor.py', 'bag.py', 'transport_check.py'}
 MODELS = ('captioners', 'training', 'benchmark')
 RANK = {'core': 0, 'models': 1, 'shell': 2}

@@ -120,7 +120,7 @@ def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str
         name_or_path: A known name, a checkpoint folder, or a hub id ``owner/name``. Only a hub
             id may reach for the net, and only when it is not in the local cache.
         device: auto, rocm, cuda or cpu.
-        dtype: auto, bfloat16, float16 or float32.
+        dtype: auto, bfloat16, float16, float32 or int8 (CPU only).
         filter_model: A filter for its captions: ``blip-itm``, a folder or a hub id of a
             BlipForImageTextRetrieval; none when empty.
 

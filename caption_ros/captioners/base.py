@@ -71,12 +71,15 @@ class BaseCaptioner:
         self.focus_modes = focus_modes
         self.device = device
         self._dtype = _main_dtype(model)
-        self.dtype = str(self._dtype).removeprefix('torch.')
+        packed = [module for module in model.modules() if hasattr(module, 'packed_numbers')]
+        self.dtype = ('int8' if any(module.packed_dtype == 'int8' for module in packed)
+                      else str(self._dtype).removeprefix('torch.'))
         self._model = model
         # Threads that wait for each other gain a small model nothing, and lose it several times
         # its own time as soon as camera and segmenter want the cores too.
-        self._is_small = device == 'cpu' and sum(
-            weight.numel() for weight in model.parameters()) < _SMALL
+        self._is_small = device == 'cpu' and _SMALL > (
+            sum(weight.numel() for weight in model.parameters())
+            + sum(module.packed_numbers for module in packed))
 
     def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                 options: CaptionOptions) -> list[Caption]:

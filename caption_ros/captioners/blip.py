@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners.decoding import Decoded, decode, search_config
-from caption_ros.captioners.devices import resolve_dtype
+from caption_ros.captioners.decoding import Decoded, search_config
+from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.loading import (
     check_family,
+    load_fast,
     load_model,
     load_processor,
     load_tokenizer,
-    weights_size,
 )
 from caption_ros.captioners.view import View
 from caption_ros.captioners.vision_text import VisionTextCaptioner
@@ -65,6 +65,8 @@ class BlipCaptioner(VisionTextCaptioner):
         self._start = int(text.bos_token_id)
         self._max_positions = int(text.max_position_embeddings)
         restore_cross_attention_mask(model)
+        if can_search(model.text_decoder, self._search):
+            self._greedy = GreedySearch(model.text_decoder, text.sep_token_id)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> BlipCaptioner:
@@ -80,8 +82,8 @@ class BlipCaptioner(VisionTextCaptioner):
         side, patch = int(vision.get('image_size', 384)), int(vision.get('patch_size', 16))
         view = View(load_processor(folder), (side, side))
         tokenizer = load_tokenizer(folder)
-        model = load_model(BlipForConditionalGeneration, folder,
-                           resolve_dtype(dtype, device, weights_size(folder))).to(device)
+        model = load_fast(lambda number: load_model(BlipForConditionalGeneration, folder, number),
+                          folder, device, dtype)
         if tokenizer.sep_token_id is None:
             raise CheckpointError(f'{folder} holds a tokenizer without a separator token; wanted '
                                   "BLIP's own, a BertTokenizer")
@@ -103,11 +105,8 @@ class BlipCaptioner(VisionTextCaptioner):
         return self._model.vision_model(pixel_values=pixels)[0]
 
     def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
-        import torch
-
-        start = torch.tensor([self._start, *self._prefix(options.prompt)], device=self.device)
-        return decode(self._model.text_decoder, self._search, start, hidden, mask, options,
-                      self._max_positions)
+        return self._say([self._start, *self._prefix(options.prompt)], self._model.text_decoder,
+                         hidden, mask, options)
 
     def _text(self, tokens: list[int], prompt: str) -> str:
         return str(self._tokenizer.decode([*self._prefix(prompt), *tokens],

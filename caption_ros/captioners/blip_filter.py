@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caption_ros.captioners.devices import resolve_dtype
 from caption_ros.captioners.loading import (
     check_family,
+    load_fast,
     load_model,
     load_processor,
     load_tokenizer,
-    weights_size,
 )
 from caption_ros.captioners.view import View, cropped
 from caption_ros.errors import CaptionError
@@ -57,8 +56,8 @@ class BlipFilter:
         vision = check_family(folder, 'blip').get('vision_config') or {}
         view = View(load_processor(folder), (int(vision.get('image_size', 384)),) * 2)
         tokenizer = load_tokenizer(folder)
-        model = load_model(BlipForImageTextRetrieval, folder,
-                           resolve_dtype(dtype, device, weights_size(folder))).to(device)
+        model = load_fast(lambda number: load_model(BlipForImageTextRetrieval, folder, number),
+                          folder, device, dtype)
         return cls(name, model, tokenizer, view, device=device)
 
     def match(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],

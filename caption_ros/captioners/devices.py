@@ -9,8 +9,8 @@ from typing import Any
 from caption_ros.errors import OptionError
 
 DEVICES = ('auto', 'rocm', 'cuda', 'cpu')
-DTYPES = ('auto', 'bfloat16', 'float16', 'float32')
-_LARGE = 50_000_000  # parameters; below that a CPU gains nothing from bfloat16
+DTYPES = ('auto', 'bfloat16', 'float16', 'float32', 'int8')
+LARGE = 50_000_000  # parameters; below that a CPU gains nothing from bfloat16
 
 
 def torch_build() -> str:
@@ -55,7 +55,7 @@ def resolve_dtype(dtype: str, device: str, parameters: int) -> Any:
     """Return the torch number type for a model's weights.
 
     Args:
-        dtype: auto, bfloat16, float16 or float32.
+        dtype: auto, bfloat16, float16, float32 or int8.
         device: torch's name of the device.
         parameters: Number of the model's parameters.
 
@@ -67,9 +67,12 @@ def resolve_dtype(dtype: str, device: str, parameters: int) -> Any:
     if dtype not in DTYPES:
         raise OptionError(f'dtype must be one of {", ".join(DTYPES)}, got {dtype!r}')
     on_cpu = device == 'cpu'
+    if dtype == 'int8' and not on_cpu:
+        raise OptionError(f"dtype 'int8' is for the CPU, and the device is {device}; use "
+                          'bfloat16, float16 or auto')
     if dtype == 'auto':
         if on_cpu:
-            fast = parameters >= _LARGE and cpu_has_bfloat16()
+            fast = parameters >= LARGE and cpu_has_bfloat16()
             return torch.bfloat16 if fast else torch.float32
         return torch.bfloat16 if _gpu_has_bfloat16(device) else torch.float16
     if dtype == 'bfloat16' and not on_cpu and not _gpu_has_bfloat16(device):

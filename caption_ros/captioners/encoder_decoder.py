@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners.decoding import Decoded, decode, search_config
-from caption_ros.captioners.devices import resolve_dtype
-from caption_ros.captioners.gpt2 import GreedySearch, can_search
+from caption_ros.captioners.decoding import Decoded, search_config
+from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.loading import (
     check_family,
+    load_fast,
     load_model,
     load_processor,
     load_tokenizer,
-    weights_size,
 )
 from caption_ros.captioners.view import View
 from caption_ros.captioners.vision_text import VisionTextCaptioner
@@ -58,8 +57,8 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         # generate() fills gaps from here: the decoder's own max_length among them.
         model.decoder.generation_config = self._search
         self._max_positions = int(getattr(decoder, 'max_position_embeddings', 512))
-        self._greedy = (GreedySearch(model.decoder, eos)
-                        if can_search(model.decoder, self._search) else None)
+        if can_search(model.decoder, self._search):
+            self._greedy = GreedySearch(model.decoder, eos)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> EncoderDecoderCaptioner:
@@ -79,8 +78,8 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
                                   'channels, wanted 3 (RGB) or 4 (RGB and alpha)')
         view = View(load_processor(folder), _pair(encoder.get('image_size', 224)))
         tokenizer = load_tokenizer(folder)
-        model = load_model(VisionEncoderDecoderModel, folder, resolve_dtype(
-            dtype, device, weights_size(folder))).to(device)
+        model = load_fast(lambda number: load_model(VisionEncoderDecoderModel, folder, number),
+                          folder, device, dtype)
         kind = str(encoder.get('model_type'))
         rows, cols = _pair(encoder.get('patch_size', 16))
         focus_modes: tuple[str, ...] = ('crop',)
@@ -106,14 +105,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         return hidden
 
     def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
-        import torch
-
-        if self._greedy is not None and options.num_beams == 1 and not options.sample:
-            room = max(1, min(options.max_new_tokens, self._max_positions - 1))
-            return self._greedy(self._start, hidden, mask, room)
-        start = torch.tensor([self._start], device=self.device)
-        return decode(self._model.decoder, self._search, start, hidden, mask, options,
-                      self._max_positions)
+        return self._say([self._start], self._model.decoder, hidden, mask, options)
 
     def _text(self, tokens: list[int], prompt: str) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -19,13 +19,12 @@ from caption_ros.captioners import models_folder
 from caption_ros.captioners.alpha_clip import CHANNELS, alpha_clip_vision_tower
 from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.decoding import Decoded, search, search_config
-from caption_ros.captioners.devices import resolve_dtype
 from caption_ros.captioners.loading import (
     check_family,
+    load_fast,
     load_model,
     load_processor,
     load_tokenizer,
-    weights_size,
 )
 from caption_ros.captioners.view import View
 from caption_ros.captioners.vision_text import VisionTextCaptioner
@@ -128,8 +127,9 @@ class LlavaCaptioner(VisionTextCaptioner):
                                   f"model_type {vision.model_type!r}, wanted 'clip_vision_model'")
         view = SquareView(load_processor(folder), (vision.image_size, vision.image_size))
         tokenizer = load_tokenizer(folder)
-        model = _load(folder, path, vision, resolve_dtype(dtype, device, weights_size(folder)))
-        return cls(name, model.to(device), tokenizer, view, device=device)
+        model = load_fast(lambda number: _load(folder, path, vision, number), folder, device,
+                          dtype)
+        return cls(name, model, tokenizer, view, device=device)
 
     def _question(self, prompt: str) -> list[int]:
         """Return the tokens of a question, with the image's token once."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from caption_ros.captioners.devices import LARGE, resolve_dtype
 from caption_ros.errors import CheckpointError
 
 _WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin',
@@ -93,6 +94,32 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
                                   f'{_one_line(error)}') from error
     _refuse_gaps(model, info, folder)
     return model.eval()
+
+
+def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str) -> Any:
+    """Load a model on its device, with its linear layers packed where that is the CPU.
+
+    Args:
+        load: Loads it in a torch number type, on the CPU.
+        folder: Checkpoint folder, for its size.
+        device: torch's name of the device.
+        dtype: auto or a name of DTYPES.
+
+    Raises:
+        OptionError: If the device cannot compute in dtype.
+    """
+    import torch
+
+    size = weights_size(folder)
+    number = resolve_dtype(dtype, device, size)
+    int8 = number is torch.int8
+    model = load(torch.float32 if int8 else number).to(device)
+    # A small model fits into the cache, where packing gains nothing.
+    if int8 or (device == 'cpu' and size >= LARGE and number is not torch.float16):
+        from caption_ros.captioners.linears import pack_linears
+
+        pack_linears(model, int8=int8)
+    return model
 
 
 def build_model(model_class: Any, config: Any, weights: dict[str, Any], dtype: Any,

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.decoding import Decoded, search, search_config
-from caption_ros.captioners.devices import resolve_dtype
-from caption_ros.captioners.loading import load_model, read_config, weights_size
+from caption_ros.captioners.loading import load_fast, load_model, read_config
 from caption_ros.captioners.still_processor import load_still_processor
 from caption_ros.captioners.view import cropped
 from caption_ros.errors import CaptionError, CheckpointError, OptionError
@@ -96,8 +95,9 @@ class VisionLanguageCaptioner(BaseCaptioner):
                                   f'that transformers {transformers.__version__} knows, such as '
                                   'smolvlm, qwen2_5_vl, florence2, blip-2 or git')
         processor = load_still_processor(folder, model_type)
-        model = load_model(getattr(transformers, CLASSES[model_type]), folder,
-                           resolve_dtype(dtype, device, weights_size(folder))).to(device)
+        model_class = getattr(transformers, CLASSES[model_type])
+        model = load_fast(lambda number: load_model(model_class, folder, number),
+                          folder, device, dtype)
         return cls(name, model, processor, device=device)
 
     def _check_prompt(self, prompt: str) -> None:

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners.base import BaseCaptioner
-from caption_ros.captioners.decoding import Decoded
+from caption_ros.captioners.decoding import Decoded, decode
+from caption_ros.captioners.greedy import GreedySearch
 from caption_ros.captioners.view import View, cropped
 from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
@@ -43,6 +44,15 @@ class VisionTextCaptioner(BaseCaptioner):
         self._view = view
         self._grid = grid
         self._class_tokens = class_tokens
+        # A subclass sets these, the second where the decoder allows it.
+        self._search: Any = None
+        self._greedy: GreedySearch | None = None
+        self._max_positions = 0
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._greedy = None
+        super().close()
 
     def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
               options: CaptionOptions) -> Decoded:
@@ -108,3 +118,14 @@ class VisionTextCaptioner(BaseCaptioner):
             options: Search and length.
         """
         raise NotImplementedError
+
+    def _say(self, given: list[int], decoder: Any, hidden: Any, mask: Any | None,
+             options: CaptionOptions) -> Decoded:
+        """Search for captions that begin with the given tokens; see _decode."""
+        import torch
+
+        if self._greedy is not None and options.num_beams == 1 and not options.sample:
+            room = max(1, min(options.max_new_tokens, self._max_positions - len(given)))
+            return self._greedy(given, hidden, mask, room)
+        return decode(decoder, self._search, torch.tensor(given, device=self.device), hidden,
+                      mask, options, self._max_positions)

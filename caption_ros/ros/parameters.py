@@ -86,7 +86,8 @@ NODE_PARAMETERS = (
     ParameterSpec('device', 'auto', 'Where the model runs.',
                   choices=('auto', 'rocm', 'cuda', 'cpu'), unconfigured_only=True),
     ParameterSpec('dtype', 'auto', 'Number type of the weights.',
-                  choices=('auto', 'bfloat16', 'float16', 'float32'), unconfigured_only=True),
+                  choices=('auto', 'bfloat16', 'float16', 'float32', 'int8'),
+                  unconfigured_only=True),
     ParameterSpec('filter', '', 'Filter for the captions: blip-itm, a checkpoint folder or '
                   'owner/name on the model hub; none when empty.', unconfigured_only=True),
     ParameterSpec('focus', 'auto', 'How the model looks at a region; auto takes what suits the '

@@ -68,7 +68,9 @@ def test_a_type_that_the_device_lacks_is_refused(monkeypatch):
     with pytest.raises(OptionError, match="'bfloat16' is not supported by cuda:0; use float16"):
         resolve_dtype('bfloat16', 'cuda:0', SMALL)
     with pytest.raises(OptionError, match='dtype must be one of auto, bfloat16'):
-        resolve_dtype('int8', 'cpu', SMALL)
+        resolve_dtype('int4', 'cpu', SMALL)
+    with pytest.raises(OptionError, match="'int8' is for the CPU, and the device is cuda:0"):
+        resolve_dtype('int8', 'cuda:0', SMALL)
 
 
 def test_a_named_type_is_that_type():

@@ -1,0 +1,131 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Greedy search with GPT-2, BERT and BLIP decoders, without generate()'s work between two tokens.
+
+A small decoder computes for a third of a millisecond and generate() and the layers' modules spend
+four times that around it, in Python, where the threads of a node get into each other's way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from caption_ros.captioners.decoding import Decoded
+from caption_ros.captioners.linears import as_linear
+from caption_ros.captioners.stepper import Joined, Layer, Stepper
+
+_GELU = {'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu': 'none'}
+_BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
+# What a generation config may say without a word of the greedy caption changing.
+_HARMLESS = frozenset((
+    '_from_model_config', 'bos_token_id', 'decoder_start_token_id', 'early_stopping',
+    'eos_token_id', 'length_penalty', 'max_new_tokens', 'num_beams', 'output_logits',
+    'pad_token_id', 'return_dict_in_generate', 'transformers_version', 'use_cache'))
+
+
+def can_search(decoder: Any, config: Any) -> bool:
+    """Tell whether GreedySearch says what generate() would.
+
+    Args:
+        decoder: Text decoder from transformers.
+        config: What search_config returned.
+    """
+    wishes = {name for name, value in config.to_diff_dict().items() if value not in (None, False)}
+    own = decoder.config
+    if type(decoder).__name__ == 'GPT2LMHeadModel':
+        fits = (own.add_cross_attention and own.activation_function in _GELU
+                and own.scale_attn_weights and not own.scale_attn_by_inverse_layer_idx
+                and not own.reorder_and_upcast_attn)
+    else:
+        fits = (type(decoder).__name__ in _BERTS and own.hidden_act in _GELU and own.is_decoder
+                and all(hasattr(layer, 'crossattention') for layer in decoder.bert.encoder.layer)
+                and getattr(own, 'position_embedding_type', 'absolute') in (None, 'absolute'))
+    return bool(fits) and wishes <= _HARMLESS
+
+
+class GreedySearch:
+    """Says the likeliest token until the end.
+
+    Args:
+        decoder: A decoder that can_search() accepts, on its device, its linear layers packed or
+            not; its weights are shared.
+        eos: Token ids that end a caption.
+    """
+
+    def __init__(self, decoder: Any, eos: int | list[int]) -> None:
+        self._ends = set(eos if isinstance(eos, list) else [eos])
+        make = _gpt2 if type(decoder).__name__ == 'GPT2LMHeadModel' else _bert
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # torch.jit announces its successor, torch.compile
+            self._search = torch.jit.script(make(decoder, sorted(self._ends)).eval())
+
+    def __call__(self, given: list[int], hidden: Any, mask: Any | None,
+                 max_new_tokens: int) -> Decoded:
+        """Search for the caption of each row.
+
+        Args:
+            given: The start token and what else every caption begins with.
+            hidden: Encoder states, shape (batch, encoder tokens, width); of a batch of 1, each
+                row of the mask looks at the same.
+            mask: Encoder tokens to look at, shape (batch, encoder tokens), int64; None is all.
+            max_new_tokens: Most tokens of a caption, the end included, 1 or more.
+        """
+        rows = len(hidden if mask is None else mask)
+        keep = None if mask is None else mask.bool()[:, None, None]
+        words, chances = self._search(hidden, keep, given, rows, max_new_tokens)
+        tokens, scores = [], []
+        for row, row_chances in zip(words.t().tolist(), chances.t().double().cpu()):
+            length = next((i for i, token in enumerate(row) if token in self._ends), len(row))
+            said = min(length + 1, len(row))  # the end is said too
+            tokens.append(row[:length])
+            scores.append(float(row_chances[:said].mean().exp().clamp(0, 1)))
+        return Decoded(tokens, scores)
+
+
+def _gpt2(decoder: Any, ends: list[int]) -> Stepper:
+    config, body = decoder.config, decoder.transformer
+    layers = [Layer({
+        'norm_1': block.ln_1, 'qkv': as_linear(block.attn.c_attn),
+        'out': as_linear(block.attn.c_proj), 'norm_cross': block.ln_cross_attn,
+        'query': as_linear(block.crossattention.q_attn),
+        'key_value': as_linear(block.crossattention.c_attn),
+        'cross_out': as_linear(block.crossattention.c_proj), 'norm_2': block.ln_2,
+        'up': as_linear(block.mlp.c_fc), 'down': as_linear(block.mlp.c_proj),
+    }, heads=config.n_head, gelu=_GELU[config.activation_function], norm_first=True)
+        for block in body.h]
+    last = nn.Sequential(body.ln_f, as_linear(decoder.lm_head))
+    return Stepper(body.wte.weight, body.wpe.weight, nn.Identity(), layers, last, ends)
+
+
+def _bert(decoder: Any, ends: list[int]) -> Stepper:
+    config, body = decoder.config, decoder.bert
+    gelu = _GELU[config.hidden_act]
+    layers = []
+    for block in body.encoder.layer:
+        own, look = block.attention, block.crossattention
+        layers.append(Layer({
+            'qkv': _joined(own.self.query, own.self.key, own.self.value),
+            'out': as_linear(own.output.dense), 'norm_1': own.output.LayerNorm,
+            'query': as_linear(look.self.query),
+            'key_value': _joined(look.self.key, look.self.value),
+            'cross_out': as_linear(look.output.dense), 'norm_cross': look.output.LayerNorm,
+            'up': as_linear(block.intermediate.dense), 'down': as_linear(block.output.dense),
+            'norm_2': block.output.LayerNorm,
+        }, heads=config.num_attention_heads, gelu=gelu, norm_first=False))
+    head = decoder.cls.predictions
+    last = nn.Sequential(as_linear(head.transform.dense), nn.GELU(gelu), head.transform.LayerNorm,
+                         as_linear(head.decoder))
+    positions = body.embeddings.position_embeddings.weight
+    kinds = getattr(body.embeddings, 'token_type_embeddings', None)  # BLIP's text has none
+    if kinds is not None:
+        positions = positions + kinds.weight[0]
+    return Stepper(body.embeddings.word_embeddings.weight, positions, body.embeddings.LayerNorm,
+                   layers, last, ends)
+
+
+def _joined(*layers: Any) -> Joined:
+    return Joined(*(as_linear(layer) for layer in layers))

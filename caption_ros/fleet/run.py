@@ -1,0 +1,208 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A fleet of recordings: what is left to do, done on Ray, and the index of all."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from caption_ros.bags.job import BagOptions
+from caption_ros.captioner import Captioner
+from caption_ros.errors import OptionError, OutputError
+from caption_ros.fleet.index import INDEX, PART, merge_parts
+from caption_ros.fleet.storage import Source, find_sources, open_place
+from caption_ros.fleet.work import RUN, Outcome, Task, is_of_run
+
+FAILED = 'failed.jsonl'
+Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """Who works.
+
+    Attributes:
+        ray: Address of a Ray cluster; None starts Ray on this machine, for this run.
+        workers: Workers, each with a captioner; None takes as many as there is room for.
+        cpus_per_worker: CPU cores of a worker.
+        gpus_per_worker: GPUs of a worker, or the part of one that it gets.
+        pin: Bind each worker to cores of its own; on this machine only.
+        retries: How often a recording that failed is tried again.
+        force: Start over, overwrite results.
+    """
+
+    ray: str | None = None
+    workers: int | None = None
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
+    pin: bool = False
+    retries: int = 2
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not 1 <= self.workers <= 100_000:
+            raise OptionError(f'workers must be 1 to 100000, got {self.workers!r}')
+        if not 1 <= self.cpus_per_worker <= 1024:
+            raise OptionError(f'cpus-per-worker must be 1 to 1024, got {self.cpus_per_worker!r}')
+        gpus = self.gpus_per_worker
+        if not (0 <= gpus <= 64) or (gpus > 1 and gpus != int(gpus)):
+            raise OptionError(f'gpus-per-worker must be 0 to 1 or a whole number, got {gpus!r}')
+        if not 0 <= self.retries <= 100:
+            raise OptionError(f'retries must be 0 to 100, got {self.retries!r}')
+        if self.pin and self.ray is not None:
+            raise OptionError('pin binds workers to the cores of this machine; leave it out with '
+                              'a cluster')
+
+
+@dataclass
+class FleetSummary:
+    """What became of a fleet.
+
+    Attributes:
+        found: Recordings found.
+        finished_before: Those that were finished before.
+        done: Outcomes of those captioned now, by label.
+        failed: Outcomes of those that failed, by label.
+        deaths: Workers that died.
+        indexed: Captions in the index, of all recordings that are finished.
+        index: Where the index lies.
+        seconds: Time that captioning took, from the first worker ready to the last recording.
+    """
+
+    found: int = 0
+    finished_before: int = 0
+    done: dict[str, Outcome] = field(default_factory=dict)
+    failed: dict[str, Outcome] = field(default_factory=dict)
+    deaths: int = 0
+    indexed: int = 0
+    index: str = ''
+    seconds: float = 0.0
+
+
+def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
+                  options: BagOptions, fleet: FleetOptions = FleetOptions(),
+                  say: Callable[[str], None] = lambda text: None,
+                  bar: Bar = lambda what, total: nullcontext(lambda done, note='': None),
+                  ) -> FleetSummary:
+    """Caption many recordings, each to its own folder, and index the captions of all.
+
+    Args:
+        place: Folder, recording or list of recordings; path or URL.
+        out: Output folder; path or URL.
+        load: Loads the model, called once by each worker; Ray sends it there.
+        options: What to do with each recording.
+        fleet: Who works.
+        say: Takes one sentence when a recording fails or a worker dies.
+        bar: Shows progress.
+
+    Raises:
+        RecordingError: If there is no recording.
+        OptionError: If results of other settings are there, or workers cannot be had.
+        CheckpointError: If the model cannot be loaded.
+        OutputError: If the index cannot be written.
+    """
+    sources = find_sources(place, out)
+    run = uuid.uuid4().hex if fleet.force else ''
+    tasks = [Task(source, _absolute(out), options, run) for source in sources]
+    system, root = open_place(out)
+    there = _files_below(system, root)
+    left = [task for task in tasks if not _is_finished(task, system, root, there)]
+    summary = FleetSummary(len(sources), len(sources) - len(left))
+    if left:
+        from caption_ros.fleet.workers import run_tasks
+        with bar('recordings', len(left)) as progress:
+            run_tasks(left, load, fleet, summary, say, progress)
+    try:
+        _write_failed(system, root, summary, sources)
+        if summary.done or f'{root}/{INDEX}' not in there:
+            there = _files_below(system, root)
+            _write_index(system, root, there)
+        summary.index = f'{root}/{INDEX}'
+        import pyarrow.parquet as pq
+        with system.open(summary.index, 'rb') as file:
+            summary.indexed = pq.read_metadata(file).num_rows
+    except OSError as error:
+        raise OutputError(f'{root}/{INDEX} could not be written: {error}; run the same again, '
+                          'finished recordings are kept') from error
+    return summary
+
+
+def _absolute(out: str) -> str:
+    """Workers run in folders of their own, so a relative path would be another there."""
+    system, root = open_place(out)
+    return root if type(system).__name__ == 'LocalFileSystem' else out
+
+
+def _files_below(system: Any, root: str) -> set[str]:
+    try:
+        return set(system.find(root))
+    except FileNotFoundError:
+        return set()
+
+
+def _is_finished(task: Task, system: Any, root: str, there: set[str]) -> bool:
+    """Tell whether a recording is finished.
+
+    Raises:
+        OptionError: If there are results of other settings.
+    """
+    folder = f'{root}/{task.source.name}'
+    if task.run or f'{folder}/{RUN}' not in there:
+        return False
+    found = json.loads(system.cat_file(f'{folder}/{RUN}'))
+    wanted = task.mark
+    if found.get('settings') != wanted['settings']:
+        old, new = _flat(found.get('settings') or {}), _flat(wanted['settings'])
+        name = next((name for name in new if old.get(name) != new[name]), 'settings')
+        raise OptionError(f'{folder} is of a run with {name} {old.get(name)!r}, got '
+                          f'{new.get(name)!r}; give the same again, choose another --out or '
+                          'start over with --force')
+    # A recording that has changed since is captioned again.
+    return is_of_run(found, task) and f'{folder}/{PART}' in there
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for name, value in settings.items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _write_failed(system: Any, root: str, summary: FleetSummary, sources: list[Source]) -> None:
+    """Write what failed as JSON lines, or remove the file of a run before."""
+    path = f'{root}/{FAILED}'
+    if not summary.failed:
+        if system.exists(path):
+            system.rm_file(path)
+        return
+    names = {source.label: source.name for source in sources}
+    lines = [json.dumps({'bag': bag, 'name': names[bag], 'error': outcome.error},
+                        ensure_ascii=False) for bag, outcome in summary.failed.items()]
+    system.makedirs(root, exist_ok=True)
+    system.pipe_file(path, ('\n'.join(lines) + '\n').encode())
+
+
+def _write_index(system: Any, root: str, there: set[str]) -> None:
+    parts = sorted(path for path in there
+                   if posixpath.basename(path) == PART and posixpath.dirname(path) != root)
+
+    def opened() -> Any:
+        for path in parts:
+            with system.open(path, 'rb') as file:
+                yield file
+    with TemporaryDirectory(prefix='caption_ros_') as folder:
+        made = Path(folder) / INDEX
+        with made.open('wb') as file:
+            merge_parts(opened(), file)
+        system.makedirs(root, exist_ok=True)
+        unfinished = f'{root}/.{INDEX}.unfinished'
+        system.put_file(str(made), unfinished)
+        system.mv(unfinished, f'{root}/{INDEX}')

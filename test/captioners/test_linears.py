@@ -1,0 +1,95 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import tiny_checkpoints
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners import load_captioner, loading
+from caption_ros.captioners.linears import (
+    Int8Linear,
+    PackedLinear,
+    PlainLinear,
+    as_linear,
+    linear_weights,
+    pack_linears,
+)
+from caption_ros.errors import OptionError
+from caption_ros.pipeline import caption_frame
+
+RGB = np.random.default_rng(1).integers(0, 256, (40, 48, 3), np.uint8)
+LABELS = np.zeros((40, 48), np.uint8)
+LABELS[5:20, 5:20], LABELS[20:38, 25:45] = 1, 2
+
+
+def _layers():
+    torch.manual_seed(0)
+    conv = Conv1D(48, 32)
+    nn.init.normal_(conv.bias)
+    return [nn.Linear(32, 48), nn.Linear(32, 48, bias=False), conv]
+
+
+@pytest.mark.parametrize('layer', _layers(), ids=['linear', 'no bias', 'conv1d'])
+@pytest.mark.parametrize('kind, error', [(PlainLinear, 1e-6), (PackedLinear, 1e-5),
+                                         (Int8Linear, 0.03)])
+def test_a_packed_layer_computes_what_the_layer_does(layer, kind, error):
+    x = torch.randn(5, 7, 32)
+    with torch.inference_mode():
+        wanted = layer(x)
+        packed = kind(*linear_weights(layer))
+        for found in (packed(x), torch.jit.script(packed)(x)):
+            assert found.shape == wanted.shape
+            assert (found - wanted).abs().max() < error * wanted.abs().max()
+
+
+def test_all_linear_layers_of_a_model_are_packed_and_nothing_else():
+    model = nn.Sequential(nn.Embedding(9, 32), nn.ModuleDict({'up': nn.Linear(32, 48)}),
+                          *_layers(), nn.LayerNorm(48))
+    pack_linears(model)
+    kinds = [type(module).__name__ for module in model.modules()]
+    assert kinds.count('PackedLinear') == 4 and 'Linear' not in kinds and 'Conv1D' not in kinds
+    assert kinds.count('Embedding') == kinds.count('LayerNorm') == 1
+    assert as_linear(model[2]) is model[2]
+
+
+@pytest.mark.parametrize('make', [tiny_checkpoints.vit_gpt2, tiny_checkpoints.beit_bert,
+                                  tiny_checkpoints.blip], ids=['gpt2', 'bert', 'blip'])
+@pytest.mark.parametrize('beams', [1, 3])
+def test_a_packed_model_says_what_the_plain_one_says(make, beams, tmp_path, monkeypatch):
+    make(tmp_path)
+    options = CaptionOptions(describe='both', num_beams=beams, max_new_tokens=12)
+    plain = load_captioner(str(tmp_path), device='cpu', dtype='float32')
+    wanted = caption_frame(RGB, LABELS, plain, options)
+    monkeypatch.setattr(loading, 'LARGE', 0)
+    packed = load_captioner(str(tmp_path), device='cpu', dtype='float32')
+    found = caption_frame(RGB, LABELS, packed, options)
+    assert any(isinstance(module, PackedLinear) for module in packed._model.modules())
+    assert packed.dtype == plain.dtype == 'float32'
+    assert [caption.text for caption in found] == [caption.text for caption in wanted]
+    assert [caption.score for caption in found] == pytest.approx(
+        [caption.score for caption in wanted], rel=1e-3)
+
+
+@pytest.mark.parametrize('make', [tiny_checkpoints.vit_gpt2, tiny_checkpoints.blip],
+                         ids=['gpt2', 'blip'])
+def test_int8_is_close_to_float32_and_called_by_its_name(make, tmp_path):
+    make(tmp_path)
+    options = CaptionOptions(describe='regions', max_new_tokens=1)
+    exact, rounded = (caption_frame(RGB, LABELS, captioner, options) for captioner in (
+        load_captioner(str(tmp_path), device='cpu', dtype='float32'),
+        load_captioner(str(tmp_path), device='cpu', dtype='int8')))
+    assert load_captioner(str(tmp_path), device='cpu', dtype='int8').dtype == 'int8'
+    for one, other in zip(exact, rounded):
+        assert other.score == pytest.approx(one.score, abs=0.1)
+
+
+def test_int8_without_the_layers_for_it_is_refused(monkeypatch):
+    monkeypatch.setattr('caption_ros.captioners.linears._has', lambda *_: False)
+    with pytest.raises(OptionError, match="dtype 'int8' needs torch's quantized linear layers"):
+        pack_linears(nn.Sequential(nn.Linear(2, 2)), int8=True)
+    model = nn.Sequential(nn.Linear(2, 2))
+    pack_linears(model)  # without packing it is slower, and as right
+    assert type(model[0]) is nn.Linear
