@@ -20,14 +20,14 @@ RESPAWN_DELAY_S = 2.0
 OVERRIDES = {
     'model': 'Model: known name, checkpoint folder or hub id.',
     'device': 'Where the model runs: auto, rocm, cuda or cpu.',
-    'dtype': 'Number type of the weights: auto, bfloat16, float16 or float32.',
+    'dtype': 'Number type of the weights: auto, bfloat16, float16, float32 or int8.',
     'focus': 'How the model looks at a region: auto, alpha, attention or crop.',
     'describe': 'What to caption: auto, scene, regions or both.',
     'image_transport': 'raw or compressed.',
 }
 CHOICES = {
     'device': ['', 'auto', 'rocm', 'cuda', 'cpu'],
-    'dtype': ['', 'auto', 'bfloat16', 'float16', 'float32'],
+    'dtype': ['', 'auto', 'bfloat16', 'float16', 'float32', 'int8'],
     'focus': ['', 'auto', 'alpha', 'attention', 'crop'],
     'describe': ['', 'auto', 'scene', 'regions', 'both'],
     'image_transport': ['', 'raw', 'compressed'],
