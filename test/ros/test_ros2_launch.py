@@ -97,6 +97,34 @@ def test_demo_brings_up_camera_node_and_narration(ros, launched):
     assert process.returncode == 0 and 'Traceback' not in said, said
 
 
+def test_a_recording_is_captioned_by_its_own_clock_and_ends_the_launch(ros, launched, tmp_path):
+    from test_replay import START_NS, STEP_NS, TYPES, image, qos, write
+
+    from caption_ros.scenes import TabletopStream
+    frames = [(START_NS + i * STEP_NS, TabletopStream(3).frame(3 * i)) for i in range(30)]
+    kind = 'sensor_msgs/msg/Image'
+    assert kind in TYPES.types
+    bag = write(tmp_path / 'drive_17', {'/cam/image': (kind, [qos()]),
+                                        '/cam/mask': (kind, [qos()])}, [
+        (name, at_ns, image(pixels, at_ns)) for at_ns, frame in frames
+        for name, pixels in (('/cam/image', frame.rgb), ('/cam/mask', frame.labels))])
+    node, captions = rclpy.create_node('listener'), []
+    node.create_subscription(String, 'captions', lambda m: captions.append(json.loads(m.data)), 10)
+    process = launched('bag.launch.py', f'bag:={bag}', 'image:=/cam/image', 'mask:=/cam/mask',
+                       'describe:=regions')
+    try:
+        wait_for(lambda: rclpy.spin_once(node, timeout_sec=0.1) or process.poll() is not None,
+                 _START_TIMEOUT_S, 'end of the launch')
+    finally:
+        node.destroy_node()
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert START_NS // 10 ** 9 - 1 <= captions[0]['stamp']['sec'] <= START_NS // 10 ** 9 + 3
+    assert 0 <= captions[0]['age_s'] < 5  # by the clock of the recording
+    truth = set(frames[0][1].region_captions.values())
+    assert truth >= {caption['text'] for caption in captions[-1]['captions']}
+
+
 def test_ros2_lifecycle_takes_the_node_through_its_states_twice(ros, env, launched):
     launched('caption.launch.py', 'autostart:=false', 'name:=managed')
     node = rclpy.create_node('waiter')
