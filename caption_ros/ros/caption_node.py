@@ -18,7 +18,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -27,7 +27,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from caption_ros.captioner import Captioner, check_focus
+from caption_ros.captioner import Captioner, CaptionOptions, check_focus
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.health import (
     Counters,
@@ -57,19 +57,23 @@ from caption_ros.ros.parameters import (
     unconfigured_only,
     values_of,
 )
+from caption_ros.ros.pointing import Marks, Pointing, optional_msgs
 from caption_ros.ros.spinning import run_node
 from caption_ros.ros.subscriptions import FollowingSubscription, compressed_topic
+from caption_ros.ros.telling import Telling
 from caption_ros.ros.worker import CaptionWorker, Outcome
 
 _FOLLOW_PERIOD_S = 0.25
 _WARN_PERIOD_S = 5.0
 _DESCRIBE_LOOK_UP_S = 0.1
+_DESCRIBE_PATIENCE_S = 2.0  # for a frame, when there is none or only an old one
 _EXIT_TIMEOUT_S = 8.0
 _TOGETHER = 'values that do not go together'
 _TO_COUNT = ('images received', 'masks received', 'frames captioned', 'captions published',
              'frames replaced by a newer one', 'bad frames', 'images with stamp 0',
              'masks scaled', 'images lost in transport', 'masks lost in transport',
-             'captions held back', 'model failures', 'results dropped after deactivation')
+             'captions held back', 'model failures', 'results dropped after deactivation',
+             'prompts refused')
 
 
 class CaptionNode(LifecycleNodeMixin, Node):
@@ -102,7 +106,9 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self._session = 0
         self._captioner: Captioner | None = None
         self._mailbox: Mailbox[Frame] = Mailbox()
-        self._intake = Intake(self._mailbox, self._counters, self._note_bad_input)
+        self._pointing: Pointing | None = None
+        self._prompt = ''
+        self._intake = self._new_intake()
         self._worker: CaptionWorker | None = None
         self._outcome: Outcome | None = None
         self._outcome_changed = threading.Condition(self._lock)
@@ -116,14 +122,19 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
         self._caption_publisher = self.create_lifecycle_publisher(String, 'caption', 10)
         self._captions_publisher = self.create_lifecycle_publisher(String, 'captions', 10)
+        self._telling = Telling(self, str)
         # Not a lifecycle publisher: diagnostics are wanted most when the node is not active.
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
 
         self._io_group = MutuallyExclusiveCallbackGroup()
         self._images: FollowingSubscription | None = None
         self._masks: FollowingSubscription | None = None
+        self._boxes: FollowingSubscription | None = None
+        self._prompts: Any = None
+        self._say_what_is_not_installed()
 
-        self._describe_group = MutuallyExclusiveCallbackGroup()
+        # Calls that come together wait together, for the same frame.
+        self._describe_group = ReentrantCallbackGroup()
         self.create_service(Trigger, '~/describe', self._on_describe,
                             callback_group=self._describe_group)
         # Loading a model takes seconds, and describe waits for the worker.
@@ -210,11 +221,11 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._lock:
             self._captioner = captioner
             self._mailbox = Mailbox()
-            self._intake = Intake(self._mailbox, self._counters, self._note_bad_input)
+            self._intake = self._new_intake()
             self._failures_in_a_row = 0
             self._outcome = None
             self._worker = CaptionWorker(
-                captioner, self._mailbox, lambda: self._settings.options,
+                captioner, self._mailbox, self._options,
                 lambda: self._settings.max_rate_hz, self._on_outcome)
             self._state = 'inactive'
         self.get_logger().info(f'loaded {captioner.name} on {captioner.device}, '
@@ -244,6 +255,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._recent.clear()
             self._outcome = None
             self._input_trouble = Trouble()
+            self._telling.start()
             self._intake.start(self._settings, self._session)
             self._subscribe()
         return result
@@ -287,10 +299,13 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._session += 1
             self._intake.stop()
             self._mailbox.take(0.0)
-            for subscription in (self._images, self._masks):
+            for subscription in (self._images, self._masks, self._boxes, self._pointing):
                 if subscription is not None:
                     subscription.close()
-            self._images = self._masks = None
+            self._images = self._masks = self._boxes = self._pointing = None
+            if self._prompts is not None:
+                self.destroy_subscription(self._prompts)
+            self._prompts, self._prompt = None, ''
             self._outcome_changed.notify_all()
 
     def _free(self, timeout_s: float | None = None) -> None:
@@ -317,31 +332,92 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 lambda message: self._intake.on_image(message),
                 lambda count: self._counters.add('images lost in transport', count),
                 self._io_group)
+        if self._pointing is None:
+            self._pointing = Pointing(self, str, self._settings.people, self._note_bad_input,
+                                      self._io_group)
+            self._prompts = self.create_subscription(String, 'prompt', self._on_prompt, 10,
+                                                     callback_group=self._io_group)
         wants_masks = self._settings.options.describe != 'scene'
         if wants_masks and self._masks is None:
             self._masks = FollowingSubscription(
                 self, Image, 'mask', lambda message: self._intake.on_mask(message),
                 lambda count: self._counters.add('masks lost in transport', count),
                 self._io_group)
-            self._intake.set_mask_publishers(self._masks.publishers)
+            vision = optional_msgs('vision_msgs')
+            if vision is not None:
+                self._boxes = FollowingSubscription(
+                    self, vision.Detection2DArray, 'boxes',
+                    lambda message: self._intake.on_mask(message),
+                    lambda count: self._counters.add('masks lost in transport', count),
+                    self._io_group)
+            self._intake.set_mask_publishers(self._mask_publishers())
         elif not wants_masks and self._masks is not None:
             self._masks.close()
-            self._masks = None
+            if self._boxes is not None:
+                self._boxes.close()
+            self._masks = self._boxes = None
             self._intake.set_mask_publishers(0)
+
+    def _mask_publishers(self) -> int:
+        return sum(source.publishers for source in (self._masks, self._boxes)
+                   if source is not None)
+
+    def _say_what_is_not_installed(self) -> None:
+        if optional_msgs('vision_msgs') is None:
+            self.get_logger().info('vision_msgs is not installed: no topics boxes, mask_labels '
+                                   'and detections')
+        if self._settings.people != 'none' and optional_msgs('hri_msgs') is None:
+            self.get_logger().warning(f'people is {self._settings.people} and hri_msgs is not '
+                                      'installed: nobody is followed')
+
+    def _new_intake(self) -> Intake:
+        return Intake(self._mailbox, self._counters, self._note_bad_input, self._marks)
+
+    def _marks(self) -> Marks:
+        pointing = self._pointing
+        return Marks() if pointing is None else pointing.marks(self._settings.mask_timeout_s)
+
+    def _on_prompt(self, message: String) -> None:
+        try:
+            replace(self._settings.options, prompt=message.data)
+        except OptionError as error:
+            self._refuse_prompt(str(error))
+            return
+        self._prompt = message.data
+
+    def _refuse_prompt(self, text: str) -> None:
+        self._counters.add('prompts refused')
+        self._note_bad_input('prompt', text)
+
+    def _options(self) -> CaptionOptions:
+        prompt = self._prompt
+        options = self._settings.options
+        return replace(options, prompt=prompt) if prompt else options
 
     def _on_follow(self) -> None:
         with self._lock:
-            if self._images is not None:
-                self._images.follow()
+            for subscription in (self._images, self._boxes):
+                if subscription is not None:
+                    subscription.follow()
             if self._masks is not None:
                 self._masks.follow()
-                self._intake.set_mask_publishers(self._masks.publishers)
+                self._intake.set_mask_publishers(self._mask_publishers())
             self._intake.expire()
 
     # Output
 
     def _on_outcome(self, outcome: Outcome) -> None:
         """Publish or count an outcome; on the worker's thread."""
+        # Drawing is slow: without the lock, and after the captions have gone out.
+        if self._publish(outcome) and outcome.rgb is not None:
+            self._telling.tell(
+                outcome.frame.header, outcome.rgb, outcome.captions,
+                masked=outcome.regions is not None, now_s=time.monotonic(),
+                min_gap_s=self._settings.narration_min_gap_s,
+                max_silence_s=self._settings.narration_max_silence_s)
+
+    def _publish(self, outcome: Outcome) -> bool:
+        """Publish the captions of an outcome; return True when they tell something new."""
         if outcome.scaled_mask:
             self._counters.add('masks scaled')
             self._warn('mask size', outcome.scaled_mask)
@@ -350,20 +426,23 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._outcome_changed:
             if outcome.frame.session != self._session:
                 self._counters.add('results dropped after deactivation')
-                return
-            again = self._outcome is not None and self._outcome.frame is outcome.frame
+                return False
+            last = self._outcome
+            again = (last is not None and last.frame is outcome.frame
+                     and not isinstance(last.error, OptionError))
             self._outcome = outcome
             self._outcome_changed.notify_all()
             if outcome.error is not None:
                 self._note_failure(outcome)
-                return
+                # Where no region is left, what was there is gone.
+                return outcome.bad_frame and outcome.regions == 0 and not again
             self._failures_in_a_row = 0
             captions = outcome.said
             if again or not outcome.captions or self._captioner is None:
-                return
+                return False
             self._counters.add('captions held back', len(outcome.captions) - len(captions))
             if not captions:
-                return
+                return True
             # A stamp of 0 has no age: the time since the frame came stands for it.
             age_s = ((self.get_clock().now().nanoseconds - stamp_ns) * 1e-9 if stamp_ns
                      else time.monotonic() - outcome.frame.arrived_s)
@@ -376,9 +455,16 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._ages_s.append(age_s)
         self._counters.add('frames captioned')
         self._counters.add('captions published', len(captions))
+        return True
 
     def _note_failure(self, outcome: Outcome) -> None:
         text = _one_line(outcome.error)
+        if isinstance(outcome.error, OptionError) and self._prompt:
+            # The parameters suited the model before: what came by topic does not.
+            self._prompt = ''
+            self._refuse_prompt(text)
+            self._intake.again(outcome.frame)
+            return
         if outcome.bad_frame:
             self._note_bad_input('bad frame', f'bad frame dropped: {text}')
             self._counters.add('bad frames')
@@ -397,12 +483,19 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._outcome_changed:
             if self._state != 'active' or self._worker is None:
                 return False, f'the node is {self._state}, not active'
-            session, wanted = self._session, self._intake.newest
-            if wanted is None:
-                return False, f'no frame yet: {self._input_status(time.monotonic()).message}'
+            session = self._session
+            deadline_s = time.monotonic() + _DESCRIBE_PATIENCE_S
+            while not self._is_fresh(self._intake.newest) and time.monotonic() < deadline_s:
+                self._outcome_changed.wait(_DESCRIBE_LOOK_UP_S)
+                if self._session != session or self._worker is None:
+                    return False, 'the node was deactivated meanwhile'
+            wanted = self._intake.newest
+            if not self._is_fresh(wanted):
+                return False, (f'no frame within {_DESCRIBE_PATIENCE_S:.0f} s: '
+                               f'{self._input_status(time.monotonic()).message}')
             before = self._outcome
             if before is not None and before.frame is wanted:
-                if before.options == self._settings.options:
+                if before.options == self._options():
                     return _answer(before)
                 self._intake.again(wanted)  # its captions are those of older options
             self._worker.hurry()
@@ -414,6 +507,10 @@ class CaptionNode(LifecycleNodeMixin, Node):
                         outcome.frame.arrived_s >= wanted.arrived_s):
                     return _answer(outcome)
                 self._outcome_changed.wait(_DESCRIBE_LOOK_UP_S)
+
+    def _is_fresh(self, frame: Frame | None) -> bool:
+        return frame is not None and (
+            time.monotonic() - frame.arrived_s <= self._settings.stale_after_s)
 
     # Health
 
@@ -485,7 +582,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
         counts = self._counters.all()
         values = {name: str(counts[name]) for name in (
             'frames captioned', 'captions published', 'captions held back', 'model failures',
-            'results dropped after deactivation')}
+            'results dropped after deactivation', 'prompts refused')}
+        values |= {name: str(count) for name, count in self._telling.counts().items()}
         if self._latencies_s:
             values['median latency s'] = f'{statistics.median(self._latencies_s):.3f}'
             values['median age s'] = f'{statistics.median(self._ages_s):.3f}'

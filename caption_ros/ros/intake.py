@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from std_msgs.msg import Header
@@ -17,6 +17,7 @@ from caption_ros.mailbox import Mailbox
 from caption_ros.message import stamp_to_ns
 from caption_ros.pairing import Pair, Pairer
 from caption_ros.ros.parameters import NodeParameters
+from caption_ros.ros.pointing import Marks
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +26,17 @@ class Frame:
 
     Attributes:
         image: sensor_msgs/Image or CompressedImage.
-        mask: sensor_msgs/Image of labels, or None.
+        mask: sensor_msgs/Image of labels, vision_msgs/Detection2DArray, or None.
         arrived_s: Arrival of the image by a steady clock, seconds.
         session: Number of the activation that it belongs to.
+        marks: Regions and names that were known when it was handed on.
     """
 
     image: Any
     mask: Any
     arrived_s: float
     session: int
+    marks: Marks = Marks()
 
     @property
     def header(self) -> Header:
@@ -48,10 +51,12 @@ class Intake:
         mailbox: Where frames go.
         counters: Where it counts.
         warn: Takes a kind of problem and its text.
+        marks: Returns the regions and names that are known now.
     """
 
     def __init__(self, mailbox: Mailbox[Frame], counters: Counters,
-                 warn: Callable[[str, str], None]) -> None:
+                 warn: Callable[[str, str], None], marks: Callable[[], Marks] = Marks) -> None:
+        self._marks = marks
         self._mailbox = mailbox
         self._counters = counters
         self._warn = warn
@@ -139,7 +144,7 @@ class Intake:
             self._counters.add('masks received')
             self._expect_masks()
             pair = self._pairer.add_mask(stamp_to_ns(message.header.stamp), message, now_s,
-                                         len(message.data))
+                                         len(getattr(message, 'data', ())))
             self._hand_on_pair(pair)
 
     def expire(self) -> None:
@@ -167,7 +172,9 @@ class Intake:
 
     def _wants_mask(self) -> bool:
         describe = self._parameters.options.describe if self._parameters is not None else 'scene'
-        return describe == 'regions' or (describe != 'scene' and self.masks_alive())
+        if describe == 'scene' or self._marks().any_region:
+            return False
+        return describe == 'regions' or self.masks_alive()
 
     def _hand_on_pair(self, pair: Pair | None) -> None:
         if pair is not None:
@@ -175,6 +182,7 @@ class Intake:
             self._hand_on(Frame(image.image, pair.mask, image.arrived_s, image.session))
 
     def _hand_on(self, frame: Frame) -> None:
+        frame = replace(frame, marks=self._marks())
         self.newest = frame
         if self._mailbox.put(frame):
             self._counters.add('frames replaced by a newer one')

@@ -20,6 +20,7 @@ from rclpy.node import Node
 from caption_ros.captioner import DESCRIBE_MODES, FOCUS_MODES, CaptionOptions
 from caption_ros.errors import OptionError
 
+PEOPLE = ('none', 'faces', 'bodies')
 Value = bool | int | float | str
 
 _TYPES = {bool: ParameterType.PARAMETER_BOOL, int: ParameterType.PARAMETER_INTEGER,
@@ -118,6 +119,12 @@ NODE_PARAMETERS = (
                   'input stale.', unit='s', low=0.1, high=3600.0),
     ParameterSpec('accept_zero_stamp', False, 'Caption images whose stamp is 0 instead of '
                   'dropping them.'),
+    ParameterSpec('narration_min_gap_s', 2.0, 'Least time between two narrations.', unit='s',
+                  low=0.0, high=3600.0),
+    ParameterSpec('narration_max_silence_s', 0.0, 'Narrate what is there once more after that '
+                  'long without a change; 0 never does.', unit='s', low=0.0, high=86400.0),
+    ParameterSpec('people', 'none', 'Whom of /humans (REP-155) to take for regions, with '
+                  'hri_msgs.', choices=PEOPLE, unconfigured_only=True),
     ParameterSpec('autostart', True, 'Configure and activate by itself at start-up.',
                   read_only=True),
 )
@@ -139,6 +146,9 @@ class NodeParameters:
     mask_timeout_s: float
     stale_after_s: float
     accept_zero_stamp: bool
+    narration_min_gap_s: float
+    narration_max_silence_s: float
+    people: str
     autostart: bool
     options: CaptionOptions
 

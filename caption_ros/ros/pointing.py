@@ -26,8 +26,6 @@ from caption_ros.region_message import (
     region_from_roi,
 )
 
-PEOPLE = ('none', 'faces', 'bodies')
-
 _ID = re.compile(r'[A-Za-z0-9_]{1,64}')  # what may stand in a topic name
 _MOST_PEOPLE = 32
 _RELIABLE = QoSProfile(depth=10)

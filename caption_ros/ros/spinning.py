@@ -24,6 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from caption_ros.errors import CaptionRosError
 
+_MORE_THREADS = 8  # for callbacks of a reentrant group that wait side by side
 _LOOK_UP_S = 0.2  # how long a signal waits when nothing else happens
 
 
@@ -41,7 +42,7 @@ class NodeExecutor(Executor):
     def __init__(self, slow_groups: Sequence[CallbackGroup] = ()) -> None:
         super().__init__()
         self._slow_groups = tuple(slow_groups)
-        self._pool = ThreadPoolExecutor(max(len(self._slow_groups), 1), 'slow_callback')
+        self._pool = ThreadPoolExecutor(len(self._slow_groups) + _MORE_THREADS, 'slow_callback')
         self._running: list[Future[Any]] = []
         self._spinner = 0
         self._calm_guard()

@@ -66,7 +66,7 @@ class Telling:
         if self._pictures.get_subscription_count():
             picture = annotate(rgb, [(caption.region, caption.text) for caption in said])
             self._pictures.publish(msg_from_array(picture, 'rgb8', header))
-        if self._detections is not None:
+        if self._detections is not None and self._vision is not None:
             self._detections.publish(detections_msg(said, header, self._vision))
 
     def counts(self) -> dict[str, int]:

@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from caption_ros.caption import Caption
 from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.errors import ImageFormatError, RegionError
 from caption_ros.mailbox import Mailbox
 from caption_ros.message import image_from_msg, labels_from_msg
-from caption_ros.pipeline import caption_frame
+from caption_ros.pipeline import caption_marked
+from caption_ros.region import Region, regions_from_labels, scale_labels
+from caption_ros.region_message import named, regions_from_detections, without_unlabelled
 from caption_ros.ros.intake import Frame
 
 
@@ -29,6 +34,8 @@ class Outcome:
         latency_s: From taking the frame to its captions, seconds.
         error: Why there are no captions, or None.
         scaled_mask: Text about a mask of another size than the image, or empty.
+        rgb: The image, shape (H, W, 3), uint8; None when it could not be read.
+        regions: How many regions it has; None when nobody said.
     """
 
     frame: Frame
@@ -37,6 +44,8 @@ class Outcome:
     latency_s: float
     error: Exception | None = None
     scaled_mask: str = ''
+    rgb: npt.NDArray[np.uint8] | None = None
+    regions: int | None = None
 
     @property
     def said(self) -> tuple[Caption, ...]:
@@ -98,16 +107,46 @@ class CaptionWorker:
 
     def _caption(self, frame: Frame, started_s: float) -> Outcome:
         options = self._options()
-        scaled = ''
+        seen = _Seen()
+        error = None
+        captions: tuple[Caption, ...] = ()
         try:
-            rgb = image_from_msg(frame.image)
-            labels = None
-            if frame.mask is not None and options.describe != 'scene':
-                labels = labels_from_msg(frame.mask)
-                if labels.shape != rgb.shape[:2]:
-                    scaled = (f'mask is {labels.shape[1]}x{labels.shape[0]}, wanted the size of '
-                              f'its image, {rgb.shape[1]}x{rgb.shape[0]}: scaled')
-            captions = tuple(caption_frame(rgb, labels, self._captioner, options))
-            return Outcome(frame, options, captions, time.monotonic() - started_s, None, scaled)
-        except Exception as error:  # whatever a model raises, the node lives on
-            return Outcome(frame, options, (), time.monotonic() - started_s, error, scaled)
+            seen.rgb = image_from_msg(frame.image)
+            seen.regions = _regions(frame, options, seen)
+            captions = tuple(caption_marked(seen.rgb, seen.regions, self._captioner, options))
+        except Exception as raised:  # whatever a model raises, the node lives on
+            error = raised
+        return Outcome(frame, options, captions, time.monotonic() - started_s, error,
+                       seen.scaled_mask, seen.rgb,
+                       None if seen.regions is None else len(seen.regions))
+
+
+@dataclass
+class _Seen:
+    """What is known of a frame so far."""
+
+    rgb: npt.NDArray[np.uint8] | None = None
+    regions: list[Region] | None = None
+    scaled_mask: str = ''
+
+
+def _regions(frame: Frame, options: CaptionOptions, seen: _Seen) -> list[Region] | None:
+    """Return the regions of a frame: pointed at, people, or those of its mask; else None."""
+    assert seen.rgb is not None
+    size = (seen.rgb.shape[0], seen.rgb.shape[1])
+    limits = {'min_area_px': options.min_region_area_px, 'max_regions': options.max_regions}
+    if options.describe == 'scene':
+        return None
+    if frame.marks.any_region:
+        return frame.marks.regions(size, **limits)
+    if frame.mask is None:
+        return None
+    if hasattr(frame.mask, 'detections'):
+        return regions_from_detections(frame.mask, size, **limits)
+    labels, names = labels_from_msg(frame.mask), frame.marks.names
+    if labels.shape != size:
+        seen.scaled_mask = (f'mask is {labels.shape[1]}x{labels.shape[0]}, wanted the size of '
+                            f'its image, {size[1]}x{size[0]}: scaled')
+    if names is not None:  # whoever names labels keeps to vision_msgs in all
+        labels = without_unlabelled(labels, frame.mask.encoding)
+    return named(regions_from_labels(scale_labels(labels, size), **limits), names or {})
