@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,46 +107,52 @@ class CaptionWorker:
 
     def _caption(self, frame: Frame, started_s: float) -> Outcome:
         options = self._options()
-        seen = _Seen()
-        error = None
-        captions: tuple[Caption, ...] = ()
+        look = _Look(frame)
         try:
-            seen.rgb = image_from_msg(frame.image)
-            seen.regions = _regions(frame, options, seen)
-            captions = tuple(caption_marked(seen.rgb, seen.regions, self._captioner, options))
-        except Exception as raised:  # whatever a model raises, the node lives on
-            error = raised
-        return Outcome(frame, options, captions, time.monotonic() - started_s, error,
-                       seen.scaled_mask, seen.rgb,
-                       None if seen.regions is None else len(seen.regions))
+            look.see(options)
+            assert look.rgb is not None
+            look.captions = caption_marked(look.rgb, look.regions, self._captioner, options)
+        except Exception as error:  # whatever a model raises, the node lives on
+            look.error = error
+        return Outcome(frame, options, tuple(look.captions), time.monotonic() - started_s,
+                       look.error, look.scaled_mask, look.rgb,
+                       None if look.regions is None else len(look.regions))
 
 
 @dataclass
-class _Seen:
-    """What is known of a frame so far."""
+class _Look:
+    """What is known of a frame so far: all of it, or what was before an error."""
 
+    frame: Frame
     rgb: npt.NDArray[np.uint8] | None = None
     regions: list[Region] | None = None
     scaled_mask: str = ''
+    captions: Sequence[Caption] = ()
+    error: Exception | None = None
 
+    def see(self, options: CaptionOptions) -> None:
+        """Convert the image and find its regions: pointed at, people, or those of its mask."""
+        self.rgb = image_from_msg(self.frame.image)
+        size = (self.rgb.shape[0], self.rgb.shape[1])
+        mask, marks = self.frame.mask, self.frame.marks
+        limits = {'min_area_px': options.min_region_area_px, 'max_regions': options.max_regions}
+        if options.describe == 'scene':
+            return
+        if marks.any_region:
+            self.regions = marks.regions(size, **limits)
+        elif hasattr(mask, 'detections'):
+            self.regions = regions_from_detections(mask, size, **limits)
+        elif mask is not None:
+            self.regions = regions_from_labels(self._labels(size), **limits)
+            if marks.names:
+                self.regions = named(self.regions, marks.names)
 
-def _regions(frame: Frame, options: CaptionOptions, seen: _Seen) -> list[Region] | None:
-    """Return the regions of a frame: pointed at, people, or those of its mask; else None."""
-    assert seen.rgb is not None
-    size = (seen.rgb.shape[0], seen.rgb.shape[1])
-    limits = {'min_area_px': options.min_region_area_px, 'max_regions': options.max_regions}
-    if options.describe == 'scene':
-        return None
-    if frame.marks.any_region:
-        return frame.marks.regions(size, **limits)
-    if frame.mask is None:
-        return None
-    if hasattr(frame.mask, 'detections'):
-        return regions_from_detections(frame.mask, size, **limits)
-    labels, names = labels_from_msg(frame.mask), frame.marks.names
-    if labels.shape != size:
-        seen.scaled_mask = (f'mask is {labels.shape[1]}x{labels.shape[0]}, wanted the size of '
-                            f'its image, {size[1]}x{size[0]}: scaled')
-    if names is not None:  # whoever names labels keeps to vision_msgs in all
-        labels = without_unlabelled(labels, frame.mask.encoding)
-    return named(regions_from_labels(scale_labels(labels, size), **limits), names or {})
+    def _labels(self, size: tuple[int, int]) -> npt.NDArray[np.integer]:
+        labels = labels_from_msg(self.frame.mask)
+        if labels.shape != size:
+            self.scaled_mask = (f'mask is {labels.shape[1]}x{labels.shape[0]}, wanted the size of '
+                                f'its image, {size[1]}x{size[0]}: scaled')
+            labels = scale_labels(labels, size)
+        # Whoever names labels keeps to vision_msgs in all.
+        return labels if self.frame.marks.names is None else without_unlabelled(
+            labels, self.frame.mask.encoding)

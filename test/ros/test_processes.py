@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,3 +140,47 @@ def test_ages_follow_simulated_time_and_timers_do_not(make_bench):
     assert bench.caption_of((49, 0))['age_s'] == 1.0
     before = len(bench.diagnostics)
     wait_for(lambda: len(bench.diagnostics) > before + 1)
+
+
+def resident_kib(pid):
+    with open(f'/proc/{pid}/status') as status:
+        return int(re.search(r'VmRSS:\s+(\d+) kB', status.read())[1])
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs /proc')
+def test_memory_is_back_after_each_cleanup(ros):
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+    client = rclpy.create_node('manager')
+    process = start('caption_node', 'autostart:=false', 'describe:=scene', name='managed')
+    captions, resident = [], []
+    service = client.create_client(ChangeState, '/managed/change_state')
+    images = client.create_publisher(Image, 'image', QoSProfile(depth=5))
+    client.create_subscription(String, 'captions', captions.append, 10)
+
+    def change(name):
+        request = ChangeState.Request()
+        request.transition.id = getattr(Transition, f'TRANSITION_{name.upper()}')
+        future = service.call_async(request)
+        rclpy.spin_until_future_complete(client, future, timeout_sec=4 * TIMEOUT_S)
+        assert future.result().success, name
+
+    try:
+        assert service.wait_for_service(4 * TIMEOUT_S)
+        for lap in range(3):
+            change('configure')
+            change('activate')
+            wait_for(lambda: images.get_subscription_count() > 0)
+            del captions[:]
+            while len(captions) < 3:
+                images.publish(image_msg(TabletopStream(3).frame(lap).rgb, (1 + lap, 0)))
+                rclpy.spin_once(client, timeout_sec=0.1)
+            change('deactivate')
+            change('cleanup')
+            resident.append(resident_kib(process.pid))
+    finally:
+        process.kill()
+        process.communicate()
+        client.destroy_node()
+    # The first lap also loads the libraries, which stay.
+    assert max(resident[1:]) <= 1.05 * resident[0], resident
