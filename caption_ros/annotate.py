@@ -155,7 +155,8 @@ def _font(letter_px: int, greatest: int) -> Any:
 
 def _lines(text: str, font: Any, width_px: int, most_lines: int) -> list[str]:
     """Break text into lines that fit; what is too much ends in an ellipsis."""
-    lines, rest = [], text
+    lines: list[str] = []
+    rest = text
     while rest and len(lines) < most_lines:
         fits = _longest(rest, font, width_px)
         if fits < len(rest):

@@ -140,8 +140,8 @@ def without_unlabelled(labels: npt.NDArray[np.integer], encoding: str,
 
 def named(regions: Iterable[Region], names: Mapping[int, str]) -> list[Region]:
     """Give regions the names of their labels."""
-    return [replace(region, name=names[region.label]) if region.label in names else region
-            for region in regions]
+    return [region if region.label is None or region.label not in names
+            else replace(region, name=names[region.label]) for region in regions]
 
 
 def detections_msg(captions: Sequence[Caption], header: Any, types: Any) -> Any:
