@@ -11,7 +11,13 @@ import numpy.typing as npt
 
 from caption_ros.caption import Caption
 from caption_ros.captioner import Captioner, CaptionOptions
-from caption_ros.errors import CaptionError, ImageFormatError, OptionError, RegionError
+from caption_ros.errors import (
+    CaptionError,
+    CaptionRosError,
+    ImageFormatError,
+    OptionError,
+    RegionError,
+)
 from caption_ros.region import Region, regions_from_labels, scale_labels
 
 
@@ -43,6 +49,32 @@ def caption_frame(rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer] | 
         regions = regions_from_labels(labels, min_area_px=options.min_region_area_px,
                                       max_regions=options.max_regions)
     return caption_marked(rgb, regions, captioner, options)
+
+
+def caption_frames(
+    frames: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer] | None]],
+    captioner: Captioner, options: CaptionOptions = CaptionOptions(),
+) -> list[list[Caption] | CaptionRosError]:
+    """Caption the frames of a batch as ``caption_frame`` does each.
+
+    A frame that fails costs no other frame.
+
+    Args:
+        frames: Image and label image of each frame, as ``caption_frame`` takes them.
+        captioner: The model.
+        options: What to describe and how.
+
+    Returns:
+        For each frame, in the same order, its captions, or the error that ``caption_frame``
+        raises for it.
+    """
+    answers: list[list[Caption] | CaptionRosError] = []
+    for rgb, labels in frames:
+        try:
+            answers.append(caption_frame(rgb, labels, captioner, options))
+        except CaptionRosError as error:
+            answers.append(error)
+    return answers
 
 
 def caption_marked(rgb: npt.NDArray[np.uint8], regions: Sequence[Region] | None,

@@ -6,7 +6,7 @@ import pytest
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions
 from caption_ros.errors import CaptionError, ImageFormatError, RegionError
-from caption_ros.pipeline import caption_frame, caption_marked, caption_regions
+from caption_ros.pipeline import caption_frame, caption_frames, caption_marked, caption_regions
 from caption_ros.region import region_from_box
 
 RGB = np.zeros((8, 10, 3), np.uint8)
@@ -125,3 +125,21 @@ def test_marked_regions_are_described_as_those_of_a_mask(describe, labels):
     assert [c.region and c.region.label for c in captions] == labels
     with pytest.raises(RegionError):
         caption_marked(RGB, None, FakeCaptioner(), CaptionOptions(describe='regions'))
+
+
+def test_frames_of_a_batch_get_the_captions_that_each_gets_alone():
+    frames = [(RGB, LABELS), (RGB, None), (RGB, LABELS[::-1])]
+    options = CaptionOptions(min_region_area_px=1)
+    answers = caption_frames(frames, FakeCaptioner(), options)
+    assert [[c.to_dict() for c in answer] for answer in answers] == [
+        [c.to_dict() for c in caption_frame(rgb, labels, FakeCaptioner(), options)]
+        for rgb, labels in frames]
+    assert caption_frames([], FakeCaptioner()) == []
+
+
+def test_a_frame_that_fails_gives_its_error_in_its_place_and_costs_no_other():
+    answers = caption_frames([(RGB, None), (RGB, np.zeros_like(LABELS)), (RGB[:, :, :2], None),
+                              (RGB, None)], FakeCaptioner())
+    assert [[c.text for c in answers[i]] for i in (0, 3)] == [['scene'], ['scene']]
+    assert isinstance(answers[1], RegionError) and 'marks no region' in str(answers[1])
+    assert isinstance(answers[2], ImageFormatError)
