@@ -26,7 +26,6 @@ from caption_ros.pairing import Pairer
 Key = tuple[str, int, int]
 # The node's defaults: mask_slop_s and mask_timeout_s.
 _MASK_SLOP_S, _MASK_TIMEOUT_S = 0.01, 2.0
-_QUEUED = 4  # decoding gets no further ahead, so memory stays flat
 _EARLY = 20  # th part of a period: a camera that jitters still gives a frame each period
 
 
@@ -53,6 +52,7 @@ class Frame:
 
     Attributes:
         key: Image topic, time of receipt in nanoseconds, and count among equal times.
+        number: Its place among the chosen frames, from 0, the same in each reading.
         stamp_ns: Stamp of the image, nanoseconds.
         frame_id: Coordinate frame of the image.
         rgb: Image, shape (H, W, 3), uint8.
@@ -60,6 +60,7 @@ class Frame:
     """
 
     key: Key
+    number: int
     stamp_ns: int
     frame_id: str
     rgb: npt.NDArray[np.uint8]
@@ -89,6 +90,7 @@ class FrameReader:
         plan: The topics.
         sampling: Which frames to take.
         is_done: Tells whether a frame has captions already; such a frame is not decoded.
+        ahead: How many frames to read ahead at most, so that memory stays flat.
 
     Attributes:
         images: Image messages read so far.
@@ -96,17 +98,18 @@ class FrameReader:
     """
 
     def __init__(self, recording: Recording, plan: Plan, sampling: Sampling,
-                 is_done: Callable[[Key], bool]) -> None:
+                 is_done: Callable[[Key], bool], ahead: int = 4) -> None:
         self._recording = recording
         self._plan = plan
         self._sampling = sampling
         self._is_done = is_done
-        self._queue: queue.Queue[Any] = queue.Queue(_QUEUED)
+        self._queue: queue.Queue[Any] = queue.Queue(ahead)
         self._stopped = threading.Event()
         self._numbering = Numbering()
         self._pairer = Pairer(_MASK_SLOP_S, _MASK_TIMEOUT_S)
         self._due_ns: dict[str, int] = {}
         self._changes: dict[str, ChangeDetector] = {}
+        self._chosen = 0
         self.images = 0
         self.counts: Counter[str] = Counter()
 
@@ -178,8 +181,10 @@ class FrameReader:
         due_ns = self._due_ns.get(topic, received_ns)
         if received_ns < due_ns - every_ns // _EARLY:
             return
-        if self._is_done(key) and not self._sampling.on_change:
-            self._due_ns[topic] = _next_due(due_ns, received_ns, every_ns)
+        is_done, next_ns = self._is_done(key), _next_due(due_ns, received_ns, every_ns)
+        if is_done and not self._sampling.on_change:
+            self._due_ns[topic] = next_ns
+            self._chosen += 1
             return
         try:
             rgb = image_from_msg(image)
@@ -187,14 +192,15 @@ class FrameReader:
         except ImageFormatError as error:
             self._put(Skipped(topic, received_ns, stamp_to_ns(image.header.stamp), str(error)))
             return
-        self._due_ns[topic] = _next_due(due_ns, received_ns, every_ns)
-        if self._sampling.on_change:
-            if not self._changes.setdefault(topic, ChangeDetector()).has_changed(rgb):
-                self.counts['unchanged'] += 1
-                return
-            if self._is_done(key):
-                return
-        self._put(Frame(key, stamp_to_ns(image.header.stamp), image.header.frame_id, rgb, labels))
+        self._due_ns[topic] = next_ns
+        if self._sampling.on_change and not self._changes.setdefault(
+                topic, ChangeDetector()).has_changed(rgb):
+            self.counts['unchanged'] += 1
+            return
+        number, self._chosen = self._chosen, self._chosen + 1
+        if not is_done:
+            self._put(Frame(key, number, stamp_to_ns(image.header.stamp), image.header.frame_id,
+                            rgb, labels))
 
 
 def _next_due(due_ns: int, received_ns: int, every_ns: int) -> int:

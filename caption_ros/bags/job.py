@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caption_ros.bags.captioning import Progress, caption_frames
+from caption_ros.bags.captioning import Captioning, Progress
 from caption_ros.bags.files import Skipped, one_line
 from caption_ros.bags.frames import FrameReader, Sampling
 from caption_ros.bags.journal import Journal
@@ -26,6 +26,8 @@ from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.errors import OptionError, OutputError
 
 _MOST_LISTED = 10_000
+_MOST_BATCH = 256
+_LEAST_AHEAD = 4
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 
@@ -40,6 +42,7 @@ class BagOptions:
         model: The model's name, part of what a run must have in common to be gone on with.
         sampling: Which frames.
         captions: What to describe and how.
+        batch: Frames captioned at once, 1..256; as many more are decoded meanwhile.
         captions_only: Leave the recording's own messages out of OUT.
         resume: Go on with an unfinished run.
         force: Overwrite, and start over.
@@ -50,12 +53,15 @@ class BagOptions:
     model: str = 'tabletop'
     sampling: Sampling = Sampling()
     captions: CaptionOptions = CaptionOptions()
+    batch: int = 8
     captions_only: bool = False
     resume: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:
         sampling = self.sampling
+        if not 1 <= self.batch <= _MOST_BATCH:
+            raise OptionError(f'batch must be 1 to {_MOST_BATCH} frames, got {self.batch!r}')
         if not 0 <= sampling.every_s < 1e9:
             raise OptionError(f'every must be 0 s or more, got {sampling.every_s!r}')
         if not sampling.start_s >= 0:
@@ -167,7 +173,8 @@ def _settings(recording: Recording, plan: Plan, options: BagOptions,
         'recording': recording.path.resolve().name, 'size_bytes': recording.size_bytes,
         'out': places.out.name, 'model': options.model, **dataclasses.asdict(plan),
         **dataclasses.asdict(options.sampling), **dataclasses.asdict(options.captions),
-        'captions_only': options.captions_only, 'is_new': not options.force,
+        'batch': options.batch, 'captions_only': options.captions_only,
+        'is_new': not options.force,
     }
     return dict(json.loads(json.dumps(settings)))  # as it will be read again
 
@@ -177,12 +184,13 @@ def _run(recording: Recording, plan: Plan, names: dict[str, tuple[str, str]], jo
     summary = Summary(plan, resumed=len(journal))
     for damage in recording.damage:
         summary.skip(damage)
-    reader = FrameReader(recording, plan, options.sampling, journal.__contains__)
+    reader = FrameReader(recording, plan, options.sampling, journal.__contains__,
+                         ahead=max(options.batch, _LEAST_AHEAD))
+    captioning = Captioning(captioner, options.captions, journal, summary.skip, options.batch)
     images = sum(recording.counts[topic] for topic in recording.topics
                  if topic.name in plan.images)
     with bar('images', images) as progress:
-        summary.counts = caption_frames(reader, captioner, options.captions, journal,
-                                        summary.skip, progress)
+        summary.counts = captioning.run(reader, progress)
     summary.frames = len(journal)
     if not summary.frames:
         journal.remove()

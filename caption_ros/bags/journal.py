@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The captions of an unfinished run on disk, so that it can go on after any end.
 
-A file of JSON lines: what the run is, then one line for each captioned frame. A line that was
-torn by the end of the process or the disk is cut off.
+A file of JSON lines: what the run is, then one line for each captioned frame, batch by batch. A
+batch that was torn by the end of the process or the disk is cut off whole: frames captioned in
+another company could differ in the last digit of a score.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ _SYNC_EVERY_S = 1.0
 
 
 class Journal:
-    """Lines of captions, each on disk before the next frame is captioned.
+    """Lines of captions, each batch on disk before the next is captioned.
 
     Only positions of lines are kept in memory.
 
@@ -70,14 +72,20 @@ class Journal:
     def __contains__(self, key: object) -> bool:
         return key in self._positions
 
-    def add(self, key: Key, record: dict[str, Any]) -> None:
-        """Write the record of a frame.
+    def add(self, batch: Mapping[Key, dict[str, Any]]) -> None:
+        """Write the records of the frames of a batch.
 
         Raises:
             OutputError: If the disk is full or gone.
         """
-        position = self._write({'key': list(key), 'record': record})
-        self._positions[key] = position
+        positions, lines = {}, []
+        at = self._file.seek(0, os.SEEK_END)
+        for left, (key, record) in zip(range(len(batch) - 1, -1, -1), batch.items()):
+            lines.append(_line({'key': list(key), 'record': record, 'batch_left': left}))
+            positions[key] = at
+            at += len(lines[-1])
+        self._write(b''.join(lines))
+        self._positions.update(positions)
 
     def record(self, key: Key) -> dict[str, Any]:
         """Read the record of a frame again.
@@ -100,21 +108,25 @@ class Journal:
 
     def _load(self) -> None:
         self._file.seek(0)
-        end, is_first = 0, True
+        end = at = 0  # of whole batches, and of lines
+        batch: dict[Key, int] = {}
         with self.path.open('rb') as file:
             for line in file:
-                values = _values(line, 'settings' if is_first else 'record')
+                values = _values(line, 'record' if end else 'settings')
                 if values is None:
                     break
-                if is_first:
+                if not end:
                     self._check(values['settings'])
                 else:
                     name, received_ns, count = values['key']
-                    self._positions[name, received_ns, count] = end
-                end, is_first = end + len(line), False
+                    batch[name, received_ns, count] = at
+                at += len(line)
+                if not values.get('batch_left'):
+                    self._positions.update(batch)
+                    batch, end = {}, at
         self._file.truncate(end)
-        if is_first:
-            self._write({'settings': self.settings})
+        if not end:
+            self._write(_line({'settings': self.settings}))
 
     def _check(self, found: dict[str, Any]) -> None:
         other = [name for name in self.settings
@@ -126,11 +138,9 @@ class Journal:
                               '--force')
         self.settings = found
 
-    def _write(self, values: dict[str, Any]) -> int:
-        line = json.dumps(values, ensure_ascii=False).encode() + b'\n'
-        position = self._file.seek(0, os.SEEK_END)
+    def _write(self, lines: bytes) -> None:
         try:
-            if self._file.write(line) != len(line):
+            if self._file.write(lines) != len(lines):
                 raise OSError('the disk is full')
             if time.monotonic() - self._synced_s > _SYNC_EVERY_S:
                 os.fsync(self._file.fileno())
@@ -138,7 +148,10 @@ class Journal:
         except OSError as error:
             raise OutputError(f'{self.path} could not be written: {one_line(error)}; make room '
                               'and go on with --resume') from error
-        return position
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, ensure_ascii=False).encode() + b'\n'
 
 
 def _values(line: bytes, wanted: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from caption_ros.commands.options import (
+    Batch,
     Candidates,
     Describe,
     Device,
@@ -49,6 +50,7 @@ def bag(
     end: float = typer.Option(None, metavar='SECONDS', help='Caption up to this second.'),
     captions_only: bool = typer.Option(False, '--captions-only', help='Leave the messages of IN '
                                        'out of OUT.'),
+    batch: Batch = 8,
     resume: bool = typer.Option(False, '--resume', help='Go on with an unfinished run.'),
     force: bool = typer.Option(False, '--force', help='Overwrite results, start over.'),
     model: Model = 'tabletop',
@@ -78,7 +80,7 @@ def bag(
 
     options = BagOptions(
         topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), force=force,
-        resume=resume, captions_only=captions_only,
+        resume=resume, captions_only=captions_only, batch=batch,
         sampling=Sampling(every_s=every, on_change=on_change, start_s=start, end_s=end),
         captions=CaptionOptions(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,

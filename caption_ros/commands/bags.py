@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from caption_ros.commands.options import (
+    Batch,
     Candidates,
     Describe,
     Device,
@@ -53,6 +54,7 @@ def bags(
                                 'seconds; 0 is every frame.'),
     on_change: bool = typer.Option(False, '--on-change', help='Caption only frames that differ '
                                    'from the one captioned last.'),
+    batch: Batch = 8,
     model: Model = 'tabletop',
     focus: Focus = 'auto',
     describe: Describe = 'auto',
@@ -84,7 +86,8 @@ def bags(
 
     options = BagOptions(
         topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(),
-        captions_only=not whole, sampling=Sampling(every_s=every, on_change=on_change),
+        captions_only=not whole, batch=batch,
+        sampling=Sampling(every_s=every, on_change=on_change),
         captions=CaptionOptions(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,
             min_region_area_px=min_region_area_px, max_new_tokens=max_new_tokens, prompt=prompt,

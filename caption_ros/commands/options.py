@@ -20,6 +20,7 @@ Device = Annotated[str, typer.Option(help='auto, rocm, cuda or cpu.')]
 Dtype = Annotated[str, typer.Option(help='auto, bfloat16, float16, float32 or int8 (CPU).')]
 NumBeams = Annotated[int, typer.Option(help='Beams; 1 is greedy.')]
 MaxNewTokens = Annotated[int, typer.Option(help='Longest caption in tokens.')]
+Batch = Annotated[int, typer.Option(help='Frames captioned at once, 1 to 256.')]
 Prompt = Annotated[str, typer.Option(help='The beginning of the caption, or the question.')]
 FilterModel = Annotated[str, typer.Option(
     '--filter', help='Filter for the captions: blip-itm, a path or a hub id.')]

@@ -18,6 +18,7 @@ from caption_ros.errors import CaptionError, OptionError, OutputError, Recording
 SHARED = Path(__file__).parents[3] / 'shared'
 INPUTS = [('sqlite3', None), ('mcap', None), ('sqlite3', 'message'), ('mcap', 'file'),
           ('mcap', 'message'), ('mcap', 'storage')]
+OURS = ('/caption', '/captions', '/detections')
 
 
 def _lines(folder):
@@ -40,7 +41,7 @@ def test_every_frame_is_captioned_and_all_else_is_as_it_was(
     summary = caption_bag(source, out, lambda: pixels)
     assert (summary.frames, summary.skipped_count, summary.plan.mask) == (4, 0, '/cam/mask')
     result = bags.read(out)
-    assert [m for m in result if m[0] not in ('/caption', '/captions')] == original
+    assert [m for m in result if m[0] not in OURS] == original
     records = [(t, json.loads(s)) for t, s in bags.said(out)]
     assert [t for t, _ in records] == [bags.start_ns + i * bags.step_ns for i in range(4)]
     for received_ns, record in records:
@@ -186,11 +187,13 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize('at', [1, 4, 7])
-@pytest.mark.parametrize('torn', [b'', b'{"key": ["/cam/image", 14802', b'\xff\x00\n'])
+@pytest.mark.parametrize('at', [2, 3, 7])
+@pytest.mark.parametrize('torn', [
+    b'', b'{"key": ["/cam/image", 14802', b'\xff\x00\n',
+    pytest.param(b'{"key": ["/cam/image", 5, 0], "record": {}, "batch_left": 1}\n', id='half')])
 def test_an_interrupted_run_ends_with_the_same_captions(at, torn, tmp_path, bags, pixels):
     source = bags.write(tmp_path / 'in', bags.camera(8, masks=True))
-    caption_bag(source, tmp_path / 'whole/o.mcap', lambda: pixels)
+    caption_bag(source, tmp_path / 'whole/o.mcap', lambda: pixels, BagOptions(batch=2))
     dying = bags.captioner()
     caption = dying.caption
 
@@ -201,15 +204,16 @@ def test_an_interrupted_run_ends_with_the_same_captions(at, torn, tmp_path, bags
     dying.caption = die
     out = tmp_path / 'r/o.mcap'
     with pytest.raises(_Killed):
-        caption_bag(source, out, lambda: dying)
+        caption_bag(source, out, lambda: dying, BagOptions(batch=2))
     assert [p.name for p in out.parent.iterdir()] == ['captions.jsonl.part']
     with (out.parent / 'captions.jsonl.part').open('ab') as file:
         file.write(torn)
     with pytest.raises(OptionError, match='--resume'):
         caption_bag(source, out, lambda: pixels)
     again = bags.captioner()
-    summary = caption_bag(source, out, lambda: again, BagOptions(resume=True))
-    assert (summary.resumed, again.calls, summary.frames) == (at, 8 - at, 8)
+    summary = caption_bag(source, out, lambda: again, BagOptions(resume=True, batch=2))
+    kept = at // 2 * 2
+    assert (summary.resumed, again.calls, summary.frames) == (kept, 8 - kept, 8)
     for name in ('captions.jsonl', 'captions.vtt', 'captions.srt'):
         assert (out.parent / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
     assert bags.read(out) == bags.read(tmp_path / 'whole/o.mcap')
@@ -219,10 +223,14 @@ def test_an_interrupted_run_ends_with_the_same_captions(at, torn, tmp_path, bags
 def test_other_settings_do_not_go_on_with_a_run(tmp_path, bags):
     source = bags.write(tmp_path / 'in', bags.camera(8))
     with pytest.raises(CaptionError):
-        caption_bag(source, tmp_path / 'r/o.db3', lambda: _dead_after(bags, 2))
+        caption_bag(source, tmp_path / 'r/o.db3', lambda: _dead_after(bags, 2),
+                    BagOptions(batch=2))
     with pytest.raises(OptionError, match='num_beams 1, got 2'):
         caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
-            resume=True, captions=CaptionOptions(num_beams=2)))
+            resume=True, batch=2, captions=CaptionOptions(num_beams=2)))
+    with pytest.raises(OptionError, match='batch 2, got 4'):
+        caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
+            resume=True, batch=4))
 
 
 def _dead_after(bags, count):
@@ -240,10 +248,10 @@ def _dead_after(bags, count):
 def test_a_whole_line_without_its_end_is_done_again(tmp_path, bags, pixels):
     source, out = bags.write(tmp_path / 'in', bags.camera(8)), tmp_path / 'r/o.mcap'
     with pytest.raises(CaptionError):
-        caption_bag(source, out, lambda: _dead_after(bags, 2))
+        caption_bag(source, out, lambda: _dead_after(bags, 2), BagOptions(batch=1))
     part = tmp_path / 'r/captions.jsonl.part'
     part.write_bytes(part.read_bytes()[:-1])
-    summary = caption_bag(source, out, lambda: pixels, BagOptions(resume=True))
+    summary = caption_bag(source, out, lambda: pixels, BagOptions(resume=True, batch=1))
     assert (summary.resumed, summary.frames, len(_lines(tmp_path / 'r'))) == (1, 8, 8)
 
 
@@ -365,4 +373,4 @@ def test_the_recorded_camera(tmp_path, bags, pixels):
     summary = caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels)
     assert (summary.frames, summary.skipped_count) == (1, 0)
     result = bags.read(tmp_path / 'r/o.mcap')
-    assert [m for m in result if m[0] not in ('/caption', '/captions')] == bags.read(source)
+    assert [m for m in result if m[0] not in OURS] == bags.read(source)
