@@ -11,6 +11,7 @@ from typing import Any
 from caption_ros.bags.files import Skipped
 from caption_ros.bags.frames import Frame, FrameReader
 from caption_ros.bags.journal import Journal
+from caption_ros.bags.outlines import outlines
 from caption_ros.caption import Caption
 from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.errors import CaptionError, CaptionRosError, ImageFormatError, RegionError
@@ -116,7 +117,7 @@ class Captioning:
 
 
 def frame_record(frame: Frame, captions: list[Caption], model: str) -> dict[str, Any]:
-    """Make the record of a frame, as the node publishes it.
+    """Make the record of a frame, as the node publishes it, with outlines of its regions.
 
     A recording is captioned long after it was made: ``age_s`` is what the image's age was when
     it was received, and ``latency_s`` is 0, so that the same input gives the same record.
@@ -127,4 +128,6 @@ def frame_record(frame: Frame, captions: list[Caption], model: str) -> dict[str,
     record = caption_record(told, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, model=model,
                             latency_s=0.0, age_s=age_s)
     held = [caption.to_dict() for caption in captions if caption.held_back]
-    return {**record, 'held_back': held} if held else record
+    return {**record, **({'held_back': held} if held else {}),
+            'outlines': [None if caption.region is None else outlines(caption.region)
+                         for caption in told]}

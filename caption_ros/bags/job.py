@@ -20,7 +20,7 @@ from caption_ros.bags.frames import FrameReader, Sampling
 from caption_ros.bags.journal import Journal
 from caption_ros.bags.places import Places
 from caption_ros.bags.recording import Recording
-from caption_ros.bags.topics import Plan, output_topics, plan_topics
+from caption_ros.bags.topics import Outputs, Plan, output_topics, plan_topics
 from caption_ros.bags.writing import write_results
 from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.errors import OptionError, OutputError
@@ -44,6 +44,7 @@ class BagOptions:
         captions: What to describe and how.
         batch: Frames captioned at once, 1..256; as many more are decoded meanwhile.
         captions_only: Leave the recording's own messages out of OUT.
+        report: Make the page, too.
         resume: Go on with an unfinished run.
         force: Overwrite, and start over.
     """
@@ -55,6 +56,7 @@ class BagOptions:
     captions: CaptionOptions = CaptionOptions()
     batch: int = 8
     captions_only: bool = False
+    report: bool = True
     resume: bool = False
     force: bool = False
 
@@ -179,7 +181,7 @@ def _settings(recording: Recording, plan: Plan, options: BagOptions,
     return dict(json.loads(json.dumps(settings)))  # as it will be read again
 
 
-def _run(recording: Recording, plan: Plan, names: dict[str, tuple[str, str]], journal: Journal,
+def _run(recording: Recording, plan: Plan, names: dict[str, Outputs], journal: Journal,
          captioner: Captioner, places: Places, options: BagOptions, bar: ProgressBar) -> Summary:
     summary = Summary(plan, resumed=len(journal))
     for damage in recording.damage:
@@ -199,7 +201,8 @@ def _run(recording: Recording, plan: Plan, names: dict[str, tuple[str, str]], jo
         places.work.mkdir(parents=True)
         with bar('writing', recording.counts.total()) as progress:
             made = write_results(recording, journal, names, places, on_skip=summary.skip,
-                                 captions_only=options.captions_only, progress=progress)
+                                 captions_only=options.captions_only,
+                                 with_report=options.report, progress=progress)
         if summary.skipped:
             _list_skipped(summary, places.work / places.skipped.name)
         places.publish(made)

@@ -23,6 +23,7 @@ class Places:
         jsonl: Captions, one JSON object a frame.
         vtt: Subtitles in WebVTT.
         srt: Subtitles in SubRip.
+        report: The page to look through captions.
         skipped: What was skipped, one JSON object each; only there when something was.
         part: Captions of an unfinished run.
         work: Folder where the results are made; gone after the run.
@@ -38,6 +39,7 @@ class Places:
         self.out = out
         self.jsonl, self.vtt, self.srt, self.skipped = (
             folder / f'captions.{end}' for end in ('jsonl', 'vtt', 'srt', 'skipped.jsonl'))
+        self.report = folder / 'report.html'
         self.part = folder / 'captions.jsonl.part'
         self.work = folder / f'.{out.name}.unfinished'
         if out.name in ('', '.', '..'):
@@ -52,7 +54,7 @@ class Places:
 
     def results(self) -> list[Path]:
         """Return the results, the captioned recording last."""
-        return [self.jsonl, self.vtt, self.srt, self.skipped, self.out]
+        return [self.jsonl, self.vtt, self.srt, self.report, self.skipped, self.out]
 
     def check_free(self) -> None:
         """Refuse to overwrite.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from caption_ros.bags.files import Topic
 from caption_ros.bags.images import COMPRESSED, RAW, parse
@@ -81,24 +82,48 @@ def plan_topics(recording: Recording, topics: Sequence[str] = (), mask: str | No
     return Plan(images, chosen, _nearest(chosen, images) if chosen else None)
 
 
-def output_topics(recording: Recording, plan: Plan) -> dict[str, tuple[str, str]]:
-    """Return the names of the topics for text and for JSON, by image topic.
+class Outputs(NamedTuple):
+    """Names of the topics of an image topic's captions.
 
-    They are /caption and /captions as the node has them; with several image topics, or where
-    the recording has these already, they lie below the image topic.
+    Attributes:
+        caption: For the text.
+        captions: For the JSON.
+        detections: For the regions; None without masks.
+    """
+
+    caption: str
+    captions: str
+    detections: str | None = None
+
+
+def output_topics(recording: Recording, plan: Plan) -> dict[str, Outputs]:
+    """Return the names of the topics for captions, by image topic.
+
+    They are /caption, /captions and /detections as the node has them; with several image topics,
+    or where the recording has these already, they lie below the image topic.
 
     Raises:
         RecordingError: If the recording has such topics there too.
     """
     taken = {topic.name.strip('/') for topic in recording.topics}
-    if len(plan.images) == 1 and not taken & {'caption', 'captions'}:
-        return {plan.images[0]: ('/caption', '/captions')}
-    names = {image: (f'{image}/caption', f'{image}/captions') for image in plan.images}
-    clash = [name for pair in names.values() for name in pair if name.strip('/') in taken]
+    names = {image: _outputs('', image == plan.masked) for image in plan.images}
+    if len(names) > 1 or _clash(names, taken):
+        names = {image: _outputs(image, image == plan.masked) for image in plan.images}
+    clash = _clash(names, taken)
     if clash:
         raise RecordingError(f'{recording.path} has {clash[0]} already, so captions would mix; '
                              'caption the recording that it was made of')
     return names
+
+
+def _outputs(below: str, has_masks: bool) -> Outputs:
+    return Outputs(f'{below}/caption', f'{below}/captions',
+                   f'{below}/detections' if has_masks else None)
+
+
+def _clash(names: dict[str, Outputs], taken: set[str]) -> list[str]:
+    return [name for outputs in names.values() for name in outputs
+            if name is not None and name.strip('/') in taken]
 
 
 def _image_names(recording: Recording) -> list[str]:

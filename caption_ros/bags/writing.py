@@ -21,15 +21,16 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
+from caption_ros.bags.detections import DETECTIONS, detections_bytes, vision_types
 from caption_ros.bags.files import Skipped, Topic
 from caption_ros.bags.frames import Numbering
 from caption_ros.bags.images import ros2_types
 from caption_ros.bags.journal import Journal
 from caption_ros.bags.places import Places
 from caption_ros.bags.recording import Recording
-from caption_ros.bags.subtitles import Subtitles
+from caption_ros.bags.side_files import SideFiles
+from caption_ros.bags.topics import Outputs
 from caption_ros.errors import OutputError
-from caption_ros.record import JOINER
 
 _STRING = 'std_msgs/msg/String'
 # The newest layout writes QoS in a way that ROS 2 Humble and Iron cannot read.
@@ -39,17 +40,19 @@ _RELIABLE = Qos(QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability
                 _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
 
 
-def write_results(recording: Recording, journal: Journal, names: dict[str, tuple[str, str]],
-                  places: Places, *, captions_only: bool, on_skip: Callable[[Skipped], None],
+def write_results(recording: Recording, journal: Journal, names: dict[str, Outputs],
+                  places: Places, *, captions_only: bool, with_report: bool,
+                  on_skip: Callable[[Skipped], None],
                   progress: Callable[..., None] = lambda done, note='': None) -> Path:
-    """Write the captioned recording, the captions and the subtitles into the work folder.
+    """Write the captioned recording and the files beside it into the work folder.
 
     Args:
         recording: The recording.
         journal: The captions.
-        names: Topics for text and JSON, by image topic.
+        names: Topics for captions, by image topic.
         places: Where to write.
         captions_only: Leave the messages of the recording out.
+        with_report: Make the page, too.
         on_skip: Takes what cannot be read.
         progress: Takes the count of messages read.
 
@@ -63,14 +66,13 @@ def write_results(recording: Recording, journal: Journal, names: dict[str, tuple
     bag = places.work / 'bag' / (places.out.stem if is_file(places.out) else places.out.name)
     written = 0
     with (_open(bag, storage_of(places.out, recording)) as writer,
-          (places.work / places.jsonl.name).open('w', encoding='utf-8') as lines,
-          Subtitles(places.work / places.vtt.name, places.work / places.srt.name,
-                    recording.start_ns, several=len(names) > 1) as subtitles):
+          SideFiles(places, recording, list(names), len(journal),
+                    with_report=with_report) as side_files):
         copied = {} if captions_only else {
             topic: _add_topic(writer, topic) for topic in recording.topics}
-        said = {image: [writer.add_connection(name, _STRING, typestore=ros2_types(),
-                                              offered_qos_profiles=[_RELIABLE])
-                        for name in pair] for image, pair in names.items()}
+        said = {image: [_add_output(writer, name, kind)
+                        for name, kind in zip(outputs, (_STRING, _STRING, DETECTIONS))
+                        if name is not None] for image, outputs in names.items()}
         numbering = Numbering()
         messages = recording.messages(wanted if captions_only else None, on_skip)
         for done, message in enumerate(messages):
@@ -82,18 +84,11 @@ def write_results(recording: Recording, journal: Journal, names: dict[str, tuple
             key = numbering.key(message)
             if key not in journal:
                 continue
-            record = journal.record(key)
-            lines.write(json.dumps({'topic': key[0], 'received_ns': key[1], **record},
-                                   ensure_ascii=False) + '\n')
+            text, record = side_files.add(message, journal.record(key))
             written += 1
-            text = JOINER.join(caption['text'] for caption in record['captions'])
             if text:
-                record.pop('held_back', None)
-                for connection, value in zip(
-                        said[key[0]], (text, json.dumps(record, ensure_ascii=False))):
-                    writer.write(connection, message.received_ns, _string(value))
-                subtitles.add(key[0], message.received_ns, text)
-        subtitles.end(recording.end_ns)
+                for connection, data in zip(said[key[0]], _messages(text, record)):
+                    writer.write(connection, message.received_ns, data)
     if written != len(journal):
         raise OutputError(f'{recording.path} changed while it was read ({len(journal)} frames '
                           f'were captioned, {written} found again); caption it again')
@@ -129,6 +124,18 @@ def _add_topic(writer: Any, topic: Topic) -> Any:
     return writer.add_connection(
         topic.name, topic.msgtype, msgdef=definition, rihs01=type_hash,
         serialization_format=topic.serialization, offered_qos_profiles=topic.qos)
+
+
+def _add_output(writer: Any, name: str, kind: str) -> Any:
+    return writer.add_connection(name, kind, typestore=vision_types(),
+                                 offered_qos_profiles=[_RELIABLE])
+
+
+def _messages(text: str, record: dict[str, Any]) -> Iterator[bytes]:
+    """Yield the bytes of a frame's messages in the order of Outputs."""
+    yield _string(text)
+    yield _string(json.dumps(record, ensure_ascii=False))
+    yield detections_bytes(record)
 
 
 def _type_hash(msgtype: str, definition: str) -> str:

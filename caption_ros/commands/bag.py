@@ -50,6 +50,7 @@ def bag(
     end: float = typer.Option(None, metavar='SECONDS', help='Caption up to this second.'),
     captions_only: bool = typer.Option(False, '--captions-only', help='Leave the messages of IN '
                                        'out of OUT.'),
+    no_report: bool = typer.Option(False, '--no-report', help='Leave report.html out.'),
     batch: Batch = 8,
     resume: bool = typer.Option(False, '--resume', help='Go on with an unfinished run.'),
     force: bool = typer.Option(False, '--force', help='Overwrite results, start over.'),
@@ -67,7 +68,7 @@ def bag(
     candidates: Candidates = 1,
     filter_threshold: FilterThreshold = 0.5,
 ) -> None:
-    """Caption a recording: IN with captions added to OUT, and subtitles beside it."""
+    """Caption a recording: IN with captions added to OUT; subtitles and a page beside it."""
     try:
         import rosbags.rosbag2  # noqa: F401
     except ImportError as error:
@@ -80,7 +81,7 @@ def bag(
 
     options = BagOptions(
         topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), force=force,
-        resume=resume, captions_only=captions_only, batch=batch,
+        resume=resume, captions_only=captions_only, report=not no_report, batch=batch,
         sampling=Sampling(every_s=every, on_change=on_change, start_s=start, end_s=end),
         captions=CaptionOptions(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,

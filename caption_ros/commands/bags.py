@@ -86,7 +86,7 @@ def bags(
 
     options = BagOptions(
         topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(),
-        captions_only=not whole, batch=batch,
+        captions_only=not whole, report=False, batch=batch,
         sampling=Sampling(every_s=every, on_change=on_change),
         captions=CaptionOptions(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,

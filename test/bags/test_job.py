@@ -55,7 +55,7 @@ def test_every_frame_is_captioned_and_all_else_is_as_it_was(
         out.parent)
     assert _digest(source) == before
     assert sorted(p.name for p in out.parent.iterdir()) == sorted(
-        [out.name, 'captions.jsonl', 'captions.srt', 'captions.vtt'])
+        [out.name, 'captions.jsonl', 'captions.srt', 'captions.vtt', 'report.html'])
 
 
 def test_folders_keep_the_storage_of_the_recording(tmp_path, bags, pixels):
@@ -214,7 +214,7 @@ def test_an_interrupted_run_ends_with_the_same_captions(at, torn, tmp_path, bags
     summary = caption_bag(source, out, lambda: again, BagOptions(resume=True, batch=2))
     kept = at // 2 * 2
     assert (summary.resumed, again.calls, summary.frames) == (kept, 8 - kept, 8)
-    for name in ('captions.jsonl', 'captions.vtt', 'captions.srt'):
+    for name in ('captions.jsonl', 'captions.vtt', 'captions.srt', 'report.html'):
         assert (out.parent / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
     assert bags.read(out) == bags.read(tmp_path / 'whole/o.mcap')
     assert caption_bag(source, out, lambda: 1 / 0, BagOptions(resume=True)) is None

@@ -54,7 +54,9 @@ def test_masks_that_may_belong_to_two_cameras_are_asked_about(recording):
 
 def test_captions_never_mix_with_recorded_ones(recording, tmp_path, bags):
     made = recording(('/c', 'rgb'), ('/caption', 'text'))
-    assert output_topics(made, Plan(('/c',))) == {'/c': ('/c/caption', '/c/captions')}
+    assert output_topics(made, Plan(('/c',))) == {'/c': ('/c/caption', '/c/captions', None)}
+    assert output_topics(made, Plan(('/c',), '/m', '/c')) == {
+        '/c': ('/c/caption', '/c/captions', '/c/detections')}
     again = Recording(bags.write(tmp_path / 'two', [
         (name, 5, kind) for name, kind in (('/c', bags.image(RGB, 5)), ('/caption', bags.text('')),
                                            ('/c/captions', bags.text('')))]))
