@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -19,9 +21,11 @@ from caption_ros.bags.subtitles import Subtitles
 from caption_ros.message import image_from_msg
 from caption_ros.record import JOINER
 
+_MOST_WAITING = 8  # frames that wait for their picture, so that memory stays flat
+
 
 class SideFiles:
-    """Writes them into the work folder, frame by frame.
+    """Writes them into the work folder, frame by frame, the page on a thread of its own.
 
     Args:
         places: Where.
@@ -35,6 +39,7 @@ class SideFiles:
                  *, with_report: bool) -> None:
         self._end_ns = recording.end_ns
         self._report: Report | None = None
+        self._waiting: deque[Future[None]] = deque()
         with ExitStack() as files:
             self._lines = files.enter_context(
                 (places.work / places.jsonl.name).open('w', encoding='utf-8'))
@@ -45,6 +50,8 @@ class SideFiles:
                 self._report = files.enter_context(
                     Report(places.work / places.report.name, recording.path.resolve().name,
                            topics, recording.start_ns, recording.end_ns, frames))
+            self._thread = ThreadPoolExecutor(1, 'report')
+            files.callback(self._thread.shutdown, cancel_futures=True)
             self._files = files.pop_all()
 
     def __enter__(self) -> SideFiles:
@@ -52,9 +59,12 @@ class SideFiles:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if kind is None:
+        if kind is not None:
+            self._files.__exit__(kind, error, trace)
+            return
+        with self._files:
             self._subtitles.end(self._end_ns)
-        self._files.__exit__(kind, error, trace)
+            self._wait(0)
 
     def add(self, message: Message, kept: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Write the captions of a frame.
@@ -76,6 +86,16 @@ class SideFiles:
         if text:
             self._subtitles.add(topic, received_ns, text)
             if self._report is not None:
-                rgb = image_from_msg(parse(message)) if self._report.wants_picture() else None
-                self._report.add(topic, received_ns, record, kept['outlines'], rgb)
+                self._waiting.append(self._thread.submit(
+                    _show, self._report, message, record, kept['outlines']))
+                self._wait(_MOST_WAITING)
         return text, record
+
+    def _wait(self, most: int) -> None:
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+
+
+def _show(report: Report, message: Message, record: dict[str, Any], outlines: Any) -> None:
+    rgb = image_from_msg(parse(message)) if report.wants_picture() else None
+    report.add(message.topic.name, message.received_ns, record, outlines, rgb)

@@ -13,6 +13,7 @@ from caption_ros.bags import report
 from caption_ros.bags.job import BagOptions, caption_bag
 from caption_ros.bags.report import Report
 from caption_ros.caption import Caption
+from caption_ros.errors import OutputError
 
 HOSTILE = '</script><img src=x onerror="window.harmed=1"><!--<script>\u2028{title}'
 RECORD = {'stamp': {'sec': 5, 'nanosec': 7},
@@ -163,6 +164,22 @@ def test_the_page_can_be_left_out(tmp_path, bags, pixels):
     source = bags.write(tmp_path / 'in', bags.camera(2))
     caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels, BagOptions(report=False))
     assert not (tmp_path / 'r/report.html').exists()
+
+
+@pytest.mark.parametrize('at', [0, 1, 19])
+def test_a_page_that_cannot_be_written_ends_the_run(at, tmp_path, bags, pixels, monkeypatch):
+    add, calls = Report.add, []
+
+    def fail(*words):
+        calls.append(words)
+        if len(calls) == at + 1:
+            raise OSError(28, 'No space left on device')
+        add(*words)
+    monkeypatch.setattr(Report, 'add', fail)
+    source = bags.write(tmp_path / 'in', bags.camera(20))
+    with pytest.raises(OutputError, match='No space left on device; IN and .* are intact'):
+        caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels)
+    assert [path.name for path in (tmp_path / 'r').iterdir()] == ['captions.jsonl.part']
 
 
 def test_a_page_without_captions_opens(opened, tmp_path):
