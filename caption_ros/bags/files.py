@@ -3,7 +3,8 @@
 """One storage file of a recording, read-only, with its damage told apart from its messages.
 
 A damaged chunk of an mcap file costs the messages of that chunk only; elsewhere damage ends the
-file. Whatever a reader raises becomes a RecordingError or a reason.
+file. An mcap file without a usable summary is read from front to back. Whatever a reader raises
+becomes a RecordingError or a reason.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from caption_ros.bags.unindexed import UnindexedReader, has_summary
 from caption_ros.errors import RecordingError
 
 if sys.version_info >= (3, 14):
@@ -27,8 +29,7 @@ else:
 
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a CDR message begins with 0
 _HINTS = {
-    'end magic is invalid': 'it was not finished when it was recorded; repair it with '
-                            '"mcap recover"',
+    "No module named 'mcap'": 'an mcap file without a summary needs "pip install mcap"',
     'not indexed': 'repair it with "rosbag reindex"',
 }
 
@@ -104,6 +105,8 @@ class BagFile:
         self.start_ns = int(reader.start_time)
         self.end_ns = int(reader.end_time)
         self.message_count = int(reader.message_count)
+        self.damage = tuple(f'{name}: {damage}; {self.message_count} messages of it can be read'
+                            for damage in getattr(reader, 'damage', ()))
 
     def messages(self, wanted: Collection[Topic] | None, on_damage: OnDamage,
                  ) -> Iterator[Message]:
@@ -177,8 +180,7 @@ def open_file(path: Path) -> Iterator[BagFile]:
             plain = Path(folder) / path.stem
             _decompress(path, plain)
         try:
-            reader = _reader(plain)
-            reader.open()
+            reader = _opened(plain)
         except Exception as error:  # noqa: BLE001 - each storage has errors of its own
             raise RecordingError(f'{path} cannot be read as a recording: '
                                  f'{one_line(error)}') from error
@@ -199,6 +201,18 @@ def _decompress(path: Path, plain: Path) -> None:
                              f'{one_line(error)}; set TMPDIR to a disk with room') from error
 
 
+def _opened(path: Path) -> Any:
+    reader = _reader(path)
+    try:
+        reader.open()
+    except Exception:
+        if path.suffix != '.mcap' or isinstance(reader, UnindexedReader):
+            raise
+        reader = UnindexedReader(path, 'its summary is broken')
+        reader.open()
+    return reader
+
+
 def _reader(path: Path) -> Any:
     if path.suffix == '.bag':
         from caption_ros.bags.ros1 import Ros1Reader
@@ -207,5 +221,7 @@ def _reader(path: Path) -> Any:
         raise RecordingError('wanted a rosbag2 folder, .mcap, .db3 or .bag')
     if path.stat().st_size == 0:
         raise RecordingError('it is empty (0 bytes)')
+    if path.suffix == '.mcap' and not has_summary(path):
+        return UnindexedReader(path)
     from rosbags.rosbag2 import Reader
     return Reader(path)

@@ -179,7 +179,7 @@ class FrameReader:
         topic, received_ns, _ = key
         every_ns = round(self._sampling.every_s * 1e9)
         due_ns = self._due_ns.get(topic, received_ns)
-        if received_ns < due_ns - every_ns // _EARLY:
+        if every_ns and received_ns < due_ns - every_ns // _EARLY:
             return
         is_done, next_ns = self._is_done(key), _next_due(due_ns, received_ns, every_ns)
         if is_done and not self._sampling.on_change:

@@ -133,6 +133,7 @@ class Recording:
             self.damage.append(Skipped(
                 '', None, None, f'metadata.yaml promises {expected} messages in {name}, which '
                 f'has {file.message_count}; run "ros2 bag reindex"'))
+        self.damage.extend(Skipped('', None, None, damage) for damage in file.damage)
         for identity, topic in file.topics.items():
             type_hash = topic.type_hash or self._hashes.get((topic.name, topic.msgtype), '')
             topic = dataclasses.replace(topic, type_hash=type_hash)

@@ -89,7 +89,7 @@ def test_a_split_recording_with_one_truncated_file_gives_the_rest(tmp_path, bags
     summary = caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels)
     assert summary.frames == 4
     (skipped,) = summary.skipped
-    assert 'p0.mcap' in skipped.reason and 'mcap recover' in skipped.reason
+    assert 'p0.mcap' in skipped.reason and 'not finished' in skipped.reason
     assert [m for m in bags.read(tmp_path / 'r/o.mcap') if m[0] == '/odometry'] and len(
         bags.said(tmp_path / 'r/o.mcap')) == 4
 
