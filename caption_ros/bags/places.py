@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -46,11 +47,15 @@ class Places:
             raise OptionError(f'OUT {str(out)!r} has no name; give a file or folder to be made')
         if out.suffix == '.bag':
             raise OptionError(f'OUT {out} would be a ROS 1 bag, wanted .mcap, .db3 or a folder')
-        inside, whole = source.resolve(), out.resolve()
-        if inside == whole or (source.is_dir() and inside in whole.parents) or (
-                whole in inside.parents):
-            raise OptionError(f'OUT {out} and IN {source} lie in each other; choose an OUT '
-                              'elsewhere')
+        if out in self.results()[:-1] or out == self.part:
+            raise OptionError(f'OUT {out} has the name of a file that comes beside it; choose '
+                              'another')
+        inside = source.resolve()
+        for place in (path.resolve() for path in (*self.results(), self.part, self.work)):
+            if inside == place or place in inside.parents or (
+                    source.is_dir() and inside in place.parents):
+                raise OptionError(f'OUT {out} and IN {source} lie in each other; choose an OUT '
+                                  'elsewhere')
 
     def results(self) -> list[Path]:
         """Return the results, the captioned recording last."""
@@ -68,14 +73,31 @@ class Places:
                               'with --force')
 
     def check_replaceable(self) -> None:
-        """Refuse to replace a folder that is no recording.
+        """Refuse to replace a folder that is no recording, and results of another OUT.
 
         Raises:
-            OptionError: If OUT is such a folder.
+            OptionError: If OUT is such a folder, or they lie beside it.
         """
+        owner = self._owner()
+        if owner not in (None, self.out.name):
+            raise OptionError(f'{self.out.parent} has results of {owner}, which --force does not '
+                              'replace; choose another folder for OUT or remove them')
         if self.out.is_dir() and not (self.out / 'metadata.yaml').is_file():
             raise OptionError(f'{self.out} is a folder and no recording, so --force does not '
                               'replace it; choose another OUT')
+
+    def _owner(self) -> str | None:
+        """Return the name of the OUT that results here belong to, None without any."""
+        if self.part.exists():
+            with self.part.open('rb') as file:
+                try:
+                    return str(json.loads(file.readline())['settings']['out'])
+                except (ValueError, KeyError, TypeError):
+                    return None  # torn before it was anybody's
+        if os.path.lexists(self.out):
+            return self.out.name
+        there = [path for path in self.results() if os.path.lexists(path)]
+        return f'another OUT ({there[0].name})' if there else None
 
     def clean(self) -> None:
         """Remove what an unfinished run left, but its captions."""
