@@ -4,6 +4,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -125,7 +126,7 @@ def test_a_worker_that_died_after_its_last_frame_lost_nothing(fleet, tmp_path, p
     assert caption_source(other, lambda: pixels).error == '' and pixels.calls == 6
 
 
-def test_a_worker_that_died_between_frames_lost_none_of_them(fleet, tmp_path, bags):
+def test_a_worker_that_died_between_batches_lost_none_of_them(fleet, tmp_path, bags):
     class Killed(BaseException):
         """What nobody catches, as a signal."""
 
@@ -135,7 +136,7 @@ def test_a_worker_that_died_between_frames_lost_none_of_them(fleet, tmp_path, ba
                 raise Killed
             return super().caption(rgb, regions, options)
 
-    task = _task(fleet, str(tmp_path / 'out'), 'plain')
+    task = _task(fleet, str(tmp_path / 'out'), 'plain', replace(OPTIONS, batch=2))
     with pytest.raises(Killed):
         caption_source(task, Dying)
     next_one = bags.captioner()
