@@ -4,6 +4,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from caption_ros.bags import captioning, frames
@@ -47,6 +48,35 @@ def test_the_next_batch_is_decoded_while_the_model_works_and_no_more(
     assert summary.frames == 40
     # The batch at the model, as many in the queue, and one in the hand of the reader.
     assert max(ahead) <= 2 * batch + 1
+
+
+def test_a_run_that_goes_on_makes_the_batches_of_one_that_was_not_interrupted(
+        tmp_path, bags, pixels, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    messages = bags.camera(9, masks=True)
+    second = [i for i, message in enumerate(messages) if message[0] == '/cam/mask'][1]
+    blank = bags.image(np.zeros(bags.size, np.uint8), bags.start_ns + bags.step_ns - 5_000_000)
+    messages[second] = (*messages[second][:2], blank)  # without region: never in the journal
+    source = bags.write(tmp_path / 'in', messages)
+    seen, caption_frames = [], captioning.caption_frames
+
+    def watch(batch, *words):
+        seen.append([round(float(rgb.astype(float).sum())) for rgb, _ in batch])
+        if len(seen) == most:
+            raise Killed
+        return caption_frames(batch, *words)
+    monkeypatch.setattr(captioning, 'caption_frames', watch)
+    most = 99
+    caption_bag(source, tmp_path / 'whole/o.mcap', lambda: pixels, BagOptions(batch=3))
+    whole, seen, most = seen, [], 2
+    assert [len(batch) for batch in whole] == [3, 3, 3]
+    with pytest.raises(Killed):
+        caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels, BagOptions(batch=3))
+    seen, most = [], 99
+    caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels, BagOptions(batch=3, resume=True))
+    assert seen == [whole[0][1:2], *whole[1:]]
 
 
 @pytest.mark.parametrize('batch', [0, 257])

@@ -118,6 +118,17 @@ def test_a_broken_chunk_of_an_unfinished_mcap_costs_its_own_messages(tmp_path, b
     assert ['a chunk is broken' in one.reason for one in summary.skipped] == [True, False]
 
 
+def test_a_chunk_with_a_wrong_checksum_is_not_believed(tmp_path, bags, pixels):
+    source = plain_mcap(tmp_path / 'in.mcap', bags.camera(FRAMES), bags, is_finished=False,
+                        compression=mcap.CompressionType.NONE)
+    raw = bytearray(source.read_bytes())
+    raw[len(raw) * 3 // 4] ^= 1  # a pixel of the second chunk; the first has the topics, too
+    source.write_bytes(raw)
+    summary = caption(source, tmp_path, pixels)
+    assert 0 < summary.frames < FRAMES
+    assert 'a chunk is broken: crc validation failed' in next(iter(summary.skipped)).reason
+
+
 @pytest.mark.parametrize('make, words', [
     (lambda raw: raw[:9], 'not finished .* and no message in it can be read'),
     (lambda raw: raw[:5000], 'not finished .* and no message in it can be read'),
