@@ -31,6 +31,7 @@ _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a CDR message begins with 0
 _HINTS = {
     "No module named 'mcap'": 'an mcap file without a summary needs "pip install mcap"',
     'not indexed': 'repair it with "rosbag reindex"',
+    'index looks damaged': 'repair it with "rosbag reindex"',
 }
 
 

@@ -213,6 +213,21 @@ def test_wherever_the_disk_gets_full_the_run_goes_on_later(limit, tmp_path, bags
         tmp_path / 'whole/captions.jsonl').read_bytes()
 
 
+@pytest.mark.parametrize('share, words', [(0.0, 'empty'), (0.3, 'rosbag reindex'),
+                                          (0.9, 'rosbag reindex')])
+def test_a_cut_ros1_bag_is_refused_with_what_to_do(share, words, tmp_path, bags, pixels):
+    from rosbags.rosbag1 import Writer as Ros1Writer
+    types, kind = get_typestore(Stores.ROS1_NOETIC), 'std_msgs/msg/String'
+    with Ros1Writer(tmp_path / 'in.bag') as writer:
+        topic = writer.add_connection('/words', kind, typestore=types)
+        for i in range(50):
+            writer.write(topic, i, types.serialize_ros1(types.types[kind](50 * 'word '), kind))
+    _cut(tmp_path / 'in.bag', share)
+    with pytest.raises(RecordingError, match=f'in.bag cannot be read .*{words}') as caught:
+        caption(tmp_path / 'in.bag', tmp_path, pixels)
+    assert '\n' not in str(caught.value) and not (tmp_path / 'r').exists()
+
+
 def test_a_database_that_is_no_recording_is_refused(tmp_path, pixels):
     with sqlite3.connect(tmp_path / 'in.db3') as database:
         database.execute('CREATE TABLE photos (name TEXT)')
