@@ -168,7 +168,7 @@ class FrameReader:
         pair = add(stamp_to_ns(fields.header.stamp), item, message.received_ns / 1e9,
                    len(message.data))
         if pair is not None:
-            self._choose(*pair.image, pair.mask)
+            self._choose(pair.image[0], pair.image[1], pair.mask)
 
     def _is_in_time(self, received_ns: int) -> bool:
         second = (received_ns - self._recording.start_ns) / 1e9

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rosbags.interfaces import (
     Qos,
@@ -34,7 +34,7 @@ from caption_ros.errors import OutputError
 
 _STRING = 'std_msgs/msg/String'
 # The newest layout writes QoS in a way that ROS 2 Humble and Iron cannot read.
-_BAG_VERSION = 8
+_BAG_VERSION: Literal[8] = 8
 _FOREVER = QosTime(9223372036, 854775807)
 _RELIABLE = Qos(QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability.VOLATILE,
                 _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
