@@ -15,6 +15,9 @@ from caption_ros.caption import Caption
 from caption_ros.errors import OptionError
 from caption_ros.region import Region
 
+# An image, (H, W, 3) uint8, with the regions of it to caption; None stands for the whole scene.
+Frame = tuple[npt.NDArray[np.uint8], Sequence[Region | None]]
+
 FOCUS_MODES = ('auto', 'alpha', 'attention', 'crop')
 DESCRIBE_MODES = ('auto', 'scene', 'regions', 'both')
 MOST_PROMPT_LETTERS = 2000  # longer than any model reads
@@ -112,6 +115,23 @@ class Captioner(Protocol):
         Raises:
             OptionError: If the model cannot do what an option asks.
             CaptionError: If the model fails or says nothing.
+        """
+        ...
+
+    def caption_frames(self, frames: Sequence[Frame],
+                       options: CaptionOptions) -> list[list[Caption]]:
+        """Caption each region of several images, in one batch.
+
+        Args:
+            frames: Images with the regions of each, as caption() takes them.
+            options: Focus, search and prompt; the rest is the pipeline's.
+
+        Returns:
+            The captions of each image, in the same order; what caption() returns for it.
+
+        Raises:
+            OptionError: If the model cannot do what an option asks.
+            CaptionError: If the model fails, or says nothing of a region.
         """
         ...
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caption_ros.caption import Caption
-from caption_ros.captioner import Captioner, CaptionOptions
+from caption_ros.captioner import Captioner, CaptionOptions, Frame
 from caption_ros.region import Region
 
 
@@ -69,10 +69,22 @@ class FilteredCaptioner:
     def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                 options: CaptionOptions) -> list[Caption]:
         """Caption each region; see Captioner. Captions carry their match."""
+        return self.caption_frames([(rgb, regions)], options)[0]
+
+    def caption_frames(self, frames: Sequence[Frame],
+                       options: CaptionOptions) -> list[list[Caption]]:
+        """Caption each region of several images; see Captioner. Captions carry their match."""
         count = options.candidates
-        rows = [region for region in regions for _ in range(count)]
-        captions = self._captioner.caption(
-            rgb, rows, replace(options, candidates=1, sample=options.sample or count > 1))
+        drafts = [(rgb, [region for region in regions for _ in range(count)])
+                  for rgb, regions in frames]
+        said = self._captioner.caption_frames(
+            drafts, replace(options, candidates=1, sample=options.sample or count > 1))
+        return [self._best(*draft, captions, options) for draft, captions in zip(drafts, said)]
+
+    def _best(self, rgb: npt.NDArray[np.uint8], rows: Sequence[Region | None],
+              captions: Sequence[Caption], options: CaptionOptions) -> list[Caption]:
+        """Return the caption of each region that fits best; candidates lie side by side."""
+        count = options.candidates
         matches = self._filter.match(rgb, rows, [caption.text for caption in captions])
         judged = [replace(caption, match=match, held_back=match < options.filter_threshold)
                   for caption, match in zip(captions, matches)]

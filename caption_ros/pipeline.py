@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caption_ros.caption import Caption
-from caption_ros.captioner import Captioner, CaptionOptions
+from caption_ros.captioner import Captioner, CaptionOptions, Frame
 from caption_ros.errors import (
     CaptionError,
     CaptionRosError,
@@ -42,13 +42,23 @@ def caption_frame(rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer] | 
         OptionError: If the model cannot do what an option asks.
         CaptionError: If the model fails or says nothing.
     """
+    return caption_marked(rgb, marked_regions(rgb, labels, options), captioner, options)
+
+
+def marked_regions(rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer] | None,
+                   options: CaptionOptions) -> list[Region] | None:
+    """Return the regions that a label image marks in an image, or None if nobody asks for them.
+
+    Raises:
+        ImageFormatError: If rgb is no image.
+        RegionError: If labels are no label image.
+    """
     _check_image(rgb)
-    regions = None
-    if labels is not None and options.describe != 'scene':
-        labels = scale_labels(labels, (rgb.shape[0], rgb.shape[1]))
-        regions = regions_from_labels(labels, min_area_px=options.min_region_area_px,
-                                      max_regions=options.max_regions)
-    return caption_marked(rgb, regions, captioner, options)
+    if labels is None or options.describe == 'scene':
+        return None
+    labels = scale_labels(labels, (rgb.shape[0], rgb.shape[1]))
+    return regions_from_labels(labels, min_area_px=options.min_region_area_px,
+                               max_regions=options.max_regions)
 
 
 def caption_frames(
@@ -69,9 +79,42 @@ def caption_frames(
         raises for it.
     """
     answers: list[list[Caption] | CaptionRosError] = []
+    wanted: list[Frame] = []
     for rgb, labels in frames:
         try:
-            answers.append(caption_frame(rgb, labels, captioner, options))
+            wanted.append((rgb, wanted_regions(marked_regions(rgb, labels, options), options)))
+            answers.append([])
+        except CaptionRosError as error:
+            answers.append(error)
+    said = iter(caption_batch(wanted, captioner, options))
+    return [answer if isinstance(answer, CaptionRosError) else next(said) for answer in answers]
+
+
+def caption_batch(frames: Sequence[Frame], captioner: Captioner,
+                  options: CaptionOptions = CaptionOptions(),
+                  ) -> list[list[Caption] | CaptionRosError]:
+    """Caption given regions of several images in one batch, as ``caption_regions`` does each.
+
+    A frame that fails costs no other frame.
+
+    Returns:
+        For each frame, in the same order, its captions, or the error that ``caption_regions``
+        raises for it.
+    """
+    # A captioner of the user's own may know caption() alone.
+    if len(frames) > 1 and hasattr(captioner, 'caption_frames'):
+        try:
+            for frame in frames:
+                _check(*frame, captioner, options)
+            said = captioner.caption_frames(frames, options)
+            return [_checked(captions, frame[1], captioner)
+                    for captions, frame in zip(said, frames, strict=True)]
+        except (CaptionRosError, ValueError):
+            pass  # one by one, to see which frame it was
+    answers: list[list[Caption] | CaptionRosError] = []
+    for rgb, regions in frames:
+        try:
+            answers.append(caption_regions(rgb, regions, captioner, options))
         except CaptionRosError as error:
             answers.append(error)
     return answers
@@ -94,6 +137,20 @@ def caption_marked(rgb: npt.NDArray[np.uint8], regions: Sequence[Region] | None,
         OptionError: If the model cannot do what an option asks.
         CaptionError: If the model fails or says nothing.
     """
+    return caption_regions(rgb, wanted_regions(regions, options), captioner, options)
+
+
+def wanted_regions(regions: Sequence[Region] | None,
+                   options: CaptionOptions) -> list[Region | None]:
+    """Return what to caption of an image, as ``describe`` says; None is the whole scene.
+
+    Args:
+        regions: Regions that somebody marked in it; None when nobody marks any.
+        options: What to describe.
+
+    Raises:
+        RegionError: If regions are wanted and there are none.
+    """
     describe = options.describe
     if describe == 'auto':
         describe = 'scene' if regions is None else 'regions'
@@ -106,7 +163,7 @@ def caption_marked(rgb: npt.NDArray[np.uint8], regions: Sequence[Region] | None,
             raise RegionError('the mask marks no region of at least '
                               f'{options.min_region_area_px} px (0 is background)')
         wanted.extend(regions)
-    return caption_regions(rgb, wanted, captioner, options)
+    return wanted
 
 
 def caption_regions(rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
@@ -120,6 +177,15 @@ def caption_regions(rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]
         OptionError: If the model cannot do what an option asks.
         CaptionError: If the model fails, says nothing or leaves a region out.
     """
+    _check(rgb, regions, captioner, options)
+    if not regions:
+        return []
+    return _checked(captioner.caption(rgb, regions, options), regions, captioner)
+
+
+def _check(rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], captioner: Captioner,
+           options: CaptionOptions) -> None:
+    """Raise what caption_regions raises of an input that no model should see."""
     _check_image(rgb)
     for region in regions:
         if region is not None and tuple(region.image_size) != rgb.shape[:2]:
@@ -128,9 +194,10 @@ def caption_regions(rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]
     if options.candidates > 1 and getattr(captioner, 'filter_name', None) is None:
         raise OptionError(f'candidates is {options.candidates} and there is no filter to choose '
                           'among them; set a filter or candidates 1')
-    if not regions:
-        return []
-    captions = captioner.caption(rgb, regions, options)
+
+
+def _checked(captions: list[Caption], regions: Sequence[Region | None],
+             captioner: Captioner) -> list[Caption]:
     if len(captions) != len(regions):
         raise CaptionError(f'model {captioner.name!r} gave {len(captions)} captions for '
                            f'{len(regions)} regions')

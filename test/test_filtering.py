@@ -28,6 +28,9 @@ class Sayer:
         self.asked.append(([region and region.label for region in regions], options))
         return [Caption(self.texts.pop(0), 0.5, 'crop', region) for region in regions]
 
+    def caption_frames(self, frames, options):
+        return [self.caption(*frame, options) for frame in frames]
+
     def close(self):
         self.closed = True
 

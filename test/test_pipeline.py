@@ -143,3 +143,39 @@ def test_a_frame_that_fails_gives_its_error_in_its_place_and_costs_no_other():
     assert [[c.text for c in answers[i]] for i in (0, 3)] == [['scene'], ['scene']]
     assert isinstance(answers[1], RegionError) and 'marks no region' in str(answers[1])
     assert isinstance(answers[2], ImageFormatError)
+
+
+class BatchCaptioner(FakeCaptioner):
+    """Keeps how many frames came together; cannot say anything of one region."""
+
+    def __init__(self, mute=None, fails=False):
+        super().__init__()
+        self.mute, self.fails, self.batches = mute, fails, []
+
+    def caption(self, rgb, regions, options):
+        said = super().caption(rgb, regions, options)
+        return [c if c.region is None or c.region.label != self.mute
+                else Caption('', 0.5, 'crop', c.region) for c in said]
+
+    def caption_frames(self, frames, options):
+        self.batches.append(len(frames))
+        if self.fails:
+            raise CaptionError('out of memory')
+        return [self.caption(*frame, options) for frame in frames]
+
+
+def test_frames_go_to_the_model_as_one_batch():
+    model, options = BatchCaptioner(), CaptionOptions(min_region_area_px=1)
+    frames = [(RGB, LABELS), (RGB[:, :, :2], None), (RGB, None), (RGB, LABELS)]
+    answers = caption_frames(frames, model, options)
+    assert model.batches == [3] and isinstance(answers[1], ImageFormatError)
+    assert [[c.text for c in answers[i]] for i in (0, 2, 3)] == [
+        ['thing 2', 'thing 4', 'thing 9'], ['scene'], ['thing 2', 'thing 4', 'thing 9']]
+
+
+@pytest.mark.parametrize('model', [BatchCaptioner(mute=9), BatchCaptioner(mute=9, fails=True)])
+def test_a_frame_on_which_the_model_fails_costs_no_other_of_its_batch(model):
+    options = CaptionOptions(min_region_area_px=1)
+    answers = caption_frames([(RGB, None), (RGB, LABELS), (RGB, None)], model, options)
+    assert model.batches == [3] and isinstance(answers[1], CaptionError)
+    assert [[c.text for c in answers[i]] for i in (0, 2)] == [['scene'], ['scene']]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caption_ros.caption import Caption
-from caption_ros.captioner import CaptionOptions, check_focus
+from caption_ros.captioner import CaptionOptions, Frame, check_focus
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.errors import CaptionError, CaptionRosError
 from caption_ros.region import Region
@@ -84,29 +84,33 @@ class BaseCaptioner:
     def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                 options: CaptionOptions) -> list[Caption]:
         """Caption each region of an image in one batch; see Captioner."""
+        return self.caption_frames([(rgb, regions)], options)[0]
+
+    def caption_frames(self, frames: Sequence[Frame],
+                       options: CaptionOptions) -> list[list[Caption]]:
+        """Caption each region of several images in one batch; see Captioner."""
         focus = check_focus(self, options.focus)
         self._check_prompt(options.prompt)
         if self._model is None:
             raise CaptionError(f'model {self.name!r} has been closed')
-        if not regions:
-            return []
+        if options.sample and len(frames) > 1:  # chance would depend on the other frames
+            return [self.caption(*frame, options) for frame in frames]
+        shown = [frame for frame in frames if frame[1]]
+        if not shown:
+            return [[] for _ in frames]
         import torch
 
         try:
             with torch.inference_mode(), _threads(1 if self._is_small else None):
-                decoded = self._look(rgb, regions, focus, options)
+                decoded = self._look(shown, focus, options)
         except CaptionRosError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
             reason = ' '.join(str(error).split())[:300]
             raise CaptionError(f'model {self.name!r} failed on {self.device}: {reason}') from error
-        captions = []
-        for region, tokens, score in zip(regions, decoded.tokens, decoded.scores):
-            text = self._text(tokens, options.prompt)
-            if not text:
-                raise CaptionError(f'model {self.name!r} gave an empty caption')
-            captions.append(Caption(text, score, 'none' if region is None else focus, region))
-        return captions
+        said = zip(decoded.tokens, decoded.scores)
+        return [[self._caption(region, *next(said), focus, options.prompt) for region in regions]
+                for _, regions in frames]
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -116,11 +120,18 @@ class BaseCaptioner:
 
             torch.cuda.empty_cache()
 
+    def _caption(self, region: Region | None, tokens: list[int], score: float, focus: str,
+                 prompt: str) -> Caption:
+        text = self._text(tokens, prompt)
+        if not text:
+            raise CaptionError(f'model {self.name!r} gave an empty caption')
+        return Caption(text, score, 'none' if region is None else focus, region)
+
     def _check_prompt(self, prompt: str) -> None:
         raise NotImplementedError
 
-    def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
-              options: CaptionOptions) -> Decoded:
+    def _look(self, frames: Sequence[Frame], focus: str, options: CaptionOptions) -> Decoded:
+        """Return what is said of each region of the first frame, then of the second, and so on."""
         raise NotImplementedError
 
     def _text(self, tokens: list[int], prompt: str) -> str:

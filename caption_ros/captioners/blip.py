@@ -104,9 +104,10 @@ class BlipCaptioner(VisionTextCaptioner):
         pixels = pixels.to(self.device, self._dtype)
         return self._model.vision_model(pixel_values=pixels)[0]
 
-    def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
+    def _decode(self, hidden: Any, rows: list[int], mask: Any | None,
+                options: CaptionOptions) -> Decoded:
         return self._say([self._start, *self._prefix(options.prompt)], self._model.text_decoder,
-                         hidden, mask, options)
+                         hidden, rows, mask, options)
 
     def _text(self, tokens: list[int], prompt: str) -> str:
         return str(self._tokenizer.decode([*self._prefix(prompt), *tokens],

@@ -56,8 +56,7 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
         decoder: Text decoder with cross-attention, from transformers.
         config: What search_config returned.
         start: Start tokens, shape (tokens,), int64.
-        hidden: Encoder states, shape (batch, encoder tokens, width); of a batch of 1, each row
-            of the mask looks at the same.
+        hidden: Encoder states, shape (batch, encoder tokens, width).
         mask: Encoder tokens to look at, shape (batch, encoder tokens), int64; None is all.
         options: Search and length.
         max_positions: Tokens that the decoder can hold.
@@ -65,10 +64,7 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
     import torch
     from transformers import DynamicCache, EncoderDecoderCache
 
-    rows = len(hidden if mask is None else mask)
-    if len(hidden) != rows:
-        hidden = hidden.repeat(rows, 1, 1)
-    start = start.repeat(rows, 1)
+    start = start.repeat(len(hidden), 1)
     # generate() would choose a cache without a place for the image's keys and values: BERT fails
     # on it, the others compute them anew for each token.
     inputs = {'encoder_hidden_states': hidden,

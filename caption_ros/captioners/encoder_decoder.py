@@ -104,8 +104,10 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
             hidden = model.enc_to_dec_proj(hidden)
         return hidden
 
-    def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
-        return self._say([self._start], self._model.decoder, hidden, mask, options)
+    def _decode(self, hidden: Any, rows: list[int], mask: Any | None,
+                options: CaptionOptions) -> Decoded:
+        return self._say([self._start], self._model.decoder, hidden, rows, mask,
+                         options)
 
     def _text(self, tokens: list[int], prompt: str) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()

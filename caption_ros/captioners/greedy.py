@@ -63,20 +63,20 @@ class GreedySearch:
             warnings.simplefilter('ignore')  # torch.jit announces its successor, torch.compile
             self._search = torch.jit.script(make(decoder, sorted(self._ends)).eval())
 
-    def __call__(self, given: list[int], hidden: Any, mask: Any | None,
+    def __call__(self, given: list[int], hidden: Any, rows: list[int], mask: Any | None,
                  max_new_tokens: int) -> Decoded:
-        """Search for the caption of each row.
+        """Search for the caption of each of the rows.
 
         Args:
             given: The start token and what else every caption begins with.
-            hidden: Encoder states, shape (batch, encoder tokens, width); of a batch of 1, each
-                row of the mask looks at the same.
-            mask: Encoder tokens to look at, shape (batch, encoder tokens), int64; None is all.
+            hidden: Encoder states, shape (images, encoder tokens, width).
+            rows: The image that each caption looks at.
+            mask: Encoder tokens to look at, shape (rows, encoder tokens), int64; None is all.
             max_new_tokens: Most tokens of a caption, the end included, 1 or more.
         """
-        rows = len(hidden if mask is None else mask)
+        picks = torch.tensor(rows, device=hidden.device)
         keep = None if mask is None else mask.bool()[:, None, None]
-        words, chances = self._search(hidden, keep, given, rows, max_new_tokens)
+        words, chances = self._search(hidden, picks, keep, given, max_new_tokens)
         tokens, scores = [], []
         for row, row_chances in zip(words.t().tolist(), chances.t().double().cpu()):
             length = next((i for i, token in enumerate(row) if token in self._ends), len(row))

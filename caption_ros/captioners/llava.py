@@ -160,9 +160,11 @@ class LlavaCaptioner(VisionTextCaptioner):
             chosen = chosen[:, _CLASS_TOKENS:]
         return core.multi_modal_projector(chosen)  # (batch, patches, width)
 
-    def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
+    def _decode(self, hidden: Any, rows: list[int], mask: Any | None,
+                options: CaptionOptions) -> Decoded:
         import torch
 
+        hidden = hidden[rows]
         tokens = self._question(options.prompt)
         place = tokens.index(self._image_token)
         embed = self._model.get_input_embeddings()

@@ -102,27 +102,33 @@ class Stepper(nn.Module):
         self.ends = ends
         self.heads = layers[0].heads
 
-    def forward(self, hidden: Tensor, keep: Optional[Tensor], given: list[int], rows: int,
+    def forward(self, hidden: Tensor, picks: Tensor, keep: Optional[Tensor], given: list[int],
                 most: int) -> tuple[Tensor, Tensor]:
         """Say the likeliest token until every row has ended.
 
         Args:
-            hidden: Encoder states, (batch, encoder tokens, width); a batch of 1 serves all rows.
+            hidden: Encoder states, (images, encoder tokens, width).
+            picks: The image that each row looks at, (rows,), int64.
             keep: Encoder tokens to look at, (rows, 1, 1, encoder tokens), bool; None is all.
             given: The start token and what else each caption begins with, at least one.
-            rows: Number of captions.
             most: Most tokens to say, 1 or more.
 
         Returns:
             Token ids and the logarithms of their probabilities, each (tokens, rows); what
             follows the first end of a row means nothing.
         """
-        width = self.tokens.size(1)
+        width, rows = self.tokens.size(1), picks.size(0)
+        in_order = bool((picks == torch.arange(rows, device=picks.device)).all())
         room = len(given) - 1 + most
         seen: list[Tensor] = []
         said: list[Tensor] = []
         for layer in self.layers:
-            seen.append(layer.look_up(hidden).expand(-1, rows, -1, -1, -1))
+            both = layer.look_up(hidden)
+            if hidden.size(0) == 1:  # shared, not copied
+                both = both.expand(-1, rows, -1, -1, -1)
+            elif not in_order:
+                both = both.index_select(1, picks)
+            seen.append(both)
             said.append(hidden.new_empty([2, rows, self.heads, room, width // self.heads]))
         words = torch.zeros([most, rows], dtype=torch.long, device=hidden.device)
         chances = torch.zeros([most, rows], dtype=torch.float32, device=hidden.device)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caption_ros.captioner import CaptionOptions
+from caption_ros.captioner import CaptionOptions, Frame
 from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.decoding import Decoded, search, search_config
 from caption_ros.captioners.loading import load_fast, load_model, read_config
@@ -106,9 +106,9 @@ class VisionLanguageCaptioner(BaseCaptioner):
             raise OptionError(f'prompt {prompt!r} must not hold {placeholder}: the chat template '
                               'of the model puts the image in itself')
 
-    def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
-              options: CaptionOptions) -> Decoded:
-        inputs = self._inputs([self._shown(rgb, region) for region in regions], options.prompt)
+    def _look(self, frames: Sequence[Frame], focus: str, options: CaptionOptions) -> Decoded:
+        inputs = self._inputs([self._shown(rgb, region) for rgb, regions in frames
+                               for region in regions], options.prompt)
         given = self._given(inputs)
         room = self._max_positions - given
         if room < 1:

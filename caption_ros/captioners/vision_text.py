@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caption_ros.captioner import CaptionOptions
+from caption_ros.captioner import CaptionOptions, Frame
 from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.decoding import Decoded, decode
 from caption_ros.captioners.greedy import GreedySearch
@@ -54,30 +54,30 @@ class VisionTextCaptioner(BaseCaptioner):
         self._greedy = None
         super().close()
 
-    def _look(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None], focus: str,
-              options: CaptionOptions) -> Decoded:
+    def _look(self, frames: Sequence[Frame], focus: str, options: CaptionOptions) -> Decoded:
         import torch
 
         if focus in ('alpha', 'crop'):
-            seen = {id(region): region for region in regions}  # a region may come several times
-            pixels = (self._with_alpha if focus == 'alpha' else self._crops)(
-                rgb, list(seen.values()))
-            row_of = {key: row for row, key in enumerate(seen)}
-            hidden = self._encode(pixels)[[row_of[id(region)] for region in regions]]
-            return self._decode(hidden, None, options)
-        hidden = self._encode(self._view.pixels(rgb)[None])  # (1, tokens, width)
-        if all(region is None for region in regions):
-            # repeat, not expand: GPT-2's Conv1D views its input, which an expanded one forbids.
-            return self._decode(hidden.repeat(len(regions), 1, 1), None, options)
-        mask = torch.from_numpy(self._token_mask(regions)).to(self.device)
-        return self._decode(hidden, mask, options)
+            look = self._with_alpha if focus == 'alpha' else self._crops
+            pixels, rows = [], []
+            for rgb, regions in frames:
+                seen = {id(region): region for region in regions}  # one may come several times
+                places = {key: len(pixels) + i for i, key in enumerate(seen)}
+                rows.extend(places[id(region)] for region in regions)
+                pixels.extend(look(rgb, list(seen.values())))
+            return self._decode(self._encode(torch.stack(pixels)), rows, None, options)
+        hidden = self._encode(torch.stack([self._view.pixels(rgb) for rgb, _ in frames]))
+        rows = [i for i, (_, regions) in enumerate(frames) for _ in regions]
+        wanted = [region for _, regions in frames for region in regions]
+        if all(region is None for region in wanted):
+            return self._decode(hidden, rows, None, options)
+        mask = torch.from_numpy(self._token_mask(wanted)).to(self.device)
+        return self._decode(hidden, rows, mask, options)
 
-    def _crops(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
-        """Return pixels (regions, 3, H, W), each region's crop."""
-        import torch
-
-        return torch.stack([self._view.pixels(rgb if region is None else cropped(rgb, region))
-                            for region in regions])
+    def _crops(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> list[Any]:
+        """Return pixels (3, H, W) of each region's crop."""
+        return [self._view.pixels(rgb if region is None else cropped(rgb, region))
+                for region in regions]
 
     def _with_alpha(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
         """Return pixels (regions, 4, H, W); the picture is prepared once for all."""
@@ -109,23 +109,26 @@ class VisionTextCaptioner(BaseCaptioner):
     def _encode(self, pixels: Any) -> Any:
         raise NotImplementedError
 
-    def _decode(self, hidden: Any, mask: Any | None, options: CaptionOptions) -> Decoded:
-        """Return a caption for each row of the mask, or of the encoder states without one.
+    def _decode(self, hidden: Any, rows: list[int], mask: Any | None,
+                options: CaptionOptions) -> Decoded:
+        """Return a caption for each of the rows.
 
         Args:
-            hidden: Encoder states, (regions, tokens, width); with a mask (1, tokens, width).
-            mask: Encoder tokens to look at, (regions, tokens), int64.
+            hidden: Encoder states, (images, tokens, width).
+            rows: The image that each caption looks at, ascending by first appearance and with
+                each image at least once.
+            mask: Encoder tokens to look at, (rows, tokens), int64; None is all.
             options: Search and length.
         """
         raise NotImplementedError
 
-    def _say(self, given: list[int], decoder: Any, hidden: Any, mask: Any | None,
-             options: CaptionOptions) -> Decoded:
+    def _say(self, given: list[int], decoder: Any, hidden: Any, rows: list[int],
+             mask: Any | None, options: CaptionOptions) -> Decoded:
         """Search for captions that begin with the given tokens; see _decode."""
         import torch
 
         if self._greedy is not None and options.num_beams == 1 and not options.sample:
             room = max(1, min(options.max_new_tokens, self._max_positions - len(given)))
-            return self._greedy(given, hidden, mask, room)
-        return decode(decoder, self._search, torch.tensor(given, device=self.device), hidden,
-                      mask, options, self._max_positions)
+            return self._greedy(given, hidden, rows, mask, room)
+        return decode(decoder, self._search, torch.tensor(given, device=self.device),
+                      hidden[rows], mask, options, self._max_positions)

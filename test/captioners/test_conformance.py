@@ -67,6 +67,21 @@ def test_a_batch_equals_one_by_one(kind, focus, num_beams, captioner, rgb, regio
     _same(captioner(kind).caption(rgb, wanted, options), single)
 
 
+@pytest.mark.parametrize('num_beams', [1, 3])
+@pytest.mark.parametrize('kind, focus', MODES)
+def test_frames_of_one_batch_equal_one_by_one(kind, focus, num_beams, captioner, rgb, regions):
+    options = _options(focus, num_beams=num_beams)
+    half = np.ascontiguousarray(rgb[:48, :, ::-1])
+    frames = [(half, [None]), (rgb, [regions[1], None, regions[1]]), (half, []),
+              (half, [region_from_box((4, 4, 60, 40), (48, 128))])]
+    single = [captioner(kind).caption(*frame, options) for frame in frames]
+    together = captioner(kind).caption_frames(frames, options)
+    assert [len(captions) for captions in together] == [1, 3, 0, 1]
+    for captions, wanted in zip(together, single):
+        _same(captions, wanted)
+        assert [c.region for c in captions] == [c.region for c in wanted]
+
+
 @pytest.mark.parametrize('kind, focus', MODES)
 def test_one_pixel_is_a_region(kind, focus, captioner, rgb, regions):
     caption, = captioner(kind).caption(rgb, [regions[3]], _options(focus))

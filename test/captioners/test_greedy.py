@@ -36,7 +36,7 @@ def _both(model, mask, new=12, eos=END):
     with torch.inference_mode():
         wanted = decode(model, config, torch.tensor([START]), hidden, mask,
                         CaptionOptions(max_new_tokens=new), 32)
-        return GreedySearch(model, eos)([START], hidden, mask, new), wanted
+        return GreedySearch(model, eos)([START], hidden, list(range(ROWS)), mask, new), wanted
 
 
 @pytest.mark.parametrize('activation', ['gelu_new', 'gelu', 'gelu_pytorch_tanh'])
@@ -58,8 +58,8 @@ def test_rows_may_look_at_one_image():
     mask = torch.eye(ROWS, SEEN).long()
     search = GreedySearch(model, END)
     with torch.inference_mode():
-        shared = search([START], hidden, mask, 8)
-        each = search([START], hidden.repeat(ROWS, 1, 1), mask, 8)
+        shared = search([START], hidden, [0] * ROWS, mask, 8)
+        each = search([START], hidden.repeat(ROWS, 1, 1), list(range(ROWS)), mask, 8)
     assert shared.tokens == each.tokens and len({str(row) for row in shared.tokens}) > 1
     assert shared.scores == pytest.approx(each.scores, rel=1e-4)
 

@@ -91,7 +91,7 @@ def test_tokens_and_scores_are_those_of_transformers(kind, num_beams, prompt, ch
             if END in said:
                 said = said[:said.index(END) + 1]
             score = _score_by_hand(kind, model, inputs, said)
-            decoded = captioner(kind)._look(rgb, [region], 'crop', options)
+            decoded = captioner(kind)._look([(rgb, [region])], 'crop', options)
         assert said and decoded.tokens == [[token for token in said if token != END]]
         assert decoded.scores[0] == pytest.approx(score, abs=1e-4)
         caption, = captioner(kind).caption(rgb, [region], options)
@@ -171,7 +171,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(kind, captioner, rgb):
 
 @pytest.mark.parametrize('kind', ['blip-2', 'git', 'florence-2'])
 def test_a_caption_ends_where_the_positions_end(kind, captioner, rgb):
-    decoded = captioner(kind)._look(rgb, [None], 'crop', CaptionOptions(max_new_tokens=500))
+    decoded = captioner(kind)._look([(rgb, [None])], 'crop', CaptionOptions(max_new_tokens=500))
     assert 0 < len(decoded.tokens[0]) < 64
 
 
