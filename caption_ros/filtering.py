@@ -69,16 +69,14 @@ class FilteredCaptioner:
     def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                 options: CaptionOptions) -> list[Caption]:
         """Caption each region; see Captioner. Captions carry their match."""
-        return self.caption_frames([(rgb, regions)], options)[0]
+        rows, drafting = _drafts(regions, options)
+        return self._best(rgb, rows, self._captioner.caption(rgb, rows, drafting), options)
 
     def caption_frames(self, frames: Sequence[Frame],
                        options: CaptionOptions) -> list[list[Caption]]:
         """Caption each region of several images; see Captioner. Captions carry their match."""
-        count = options.candidates
-        drafts = [(rgb, [region for region in regions for _ in range(count)])
-                  for rgb, regions in frames]
-        said = self._captioner.caption_frames(
-            drafts, replace(options, candidates=1, sample=options.sample or count > 1))
+        drafts = [(rgb, _drafts(regions, options)[0]) for rgb, regions in frames]
+        said = self._captioner.caption_frames(drafts, _drafts((), options)[1])
         return [self._best(*draft, captions, options) for draft, captions in zip(drafts, said)]
 
     def _best(self, rgb: npt.NDArray[np.uint8], rows: Sequence[Region | None],
@@ -95,3 +93,11 @@ class FilteredCaptioner:
         """Free the memory of captioner and filter."""
         self._captioner.close()
         self._filter.close()
+
+
+def _drafts(regions: Sequence[Region | None],
+            options: CaptionOptions) -> tuple[list[Region | None], CaptionOptions]:
+    """Return each region as often as there are candidates, and the options to caption them."""
+    count = options.candidates
+    return ([region for region in regions for _ in range(count)],
+            replace(options, candidates=1, sample=options.sample or count > 1))

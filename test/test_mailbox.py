@@ -41,7 +41,7 @@ def test_a_closed_box_keeps_nothing():
     box = Mailbox()
     box.close()
     assert box.put('late') is False and box.put('later') is False
-    assert box.dropped == 0 and box._item is None
+    assert box.dropped == 0 and not box._items
 
 
 def test_every_item_is_read_or_counted_as_dropped():
@@ -55,9 +55,18 @@ def test_every_item_is_read_or_counted_as_dropped():
     reader.start()
     for i in range(2000):
         box.put(i)
-    while box._item is not None:  # the end must not push out the last item
+    while box._items:  # the end must not push out the last item
         pass
     box.put('end')
     reader.join(10)
     assert got == sorted(set(got)) and got[-1] == 1999
     assert len(got) + box.dropped == 2000
+
+
+def test_each_slot_keeps_its_newest_and_all_are_taken_together():
+    box = Mailbox()
+    assert [box.put('a1', 'a'), box.put('b1', 'b'), box.put('a2', 'a')] == [False, False, True]
+    assert box.take_all(0) == ['a2', 'b1'] and box.dropped == 1
+    assert box.take_all(0) == []
+    box.put('b2', 'b')
+    assert box.take_all(0) == ['b2']

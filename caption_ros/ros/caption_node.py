@@ -23,31 +23,17 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from caption_ros.captioner import Captioner, CaptionOptions, check_focus
 from caption_ros.errors import CaptionRosError, OptionError
-from caption_ros.health import (
-    Counters,
-    Level,
-    Status,
-    Trouble,
-    inference_status,
-    input_status,
-    model_status,
-)
+from caption_ros.health import Counters, Status, Trouble, inference_status, model_status
 from caption_ros.mailbox import Mailbox
 from caption_ros.message import stamp_to_ns
-from caption_ros.ros.diagnostics import (
-    LOST_SHARE,
-    RecentCounts,
-    diagnostics_msg,
-    mask_problem,
-    transport_hint,
-)
-from caption_ros.ros.intake import Frame, Intake
+from caption_ros.ros.camera import Camera
+from caption_ros.ros.diagnostics import diagnostics_msg
+from caption_ros.ros.intake import Frame
 from caption_ros.ros.messages import caption_text, captions_to_msgs
 from caption_ros.ros.parameters import (
     NODE_PARAMETERS,
@@ -57,10 +43,8 @@ from caption_ros.ros.parameters import (
     unconfigured_only,
     values_of,
 )
-from caption_ros.ros.pointing import Marks, Pointing, optional_msgs
+from caption_ros.ros.pointing import optional_msgs
 from caption_ros.ros.spinning import run_node
-from caption_ros.ros.subscriptions import FollowingSubscription, compressed_topic
-from caption_ros.ros.telling import Telling
 from caption_ros.ros.worker import CaptionWorker, Outcome
 
 _FOLLOW_PERIOD_S = 0.25
@@ -69,11 +53,8 @@ _DESCRIBE_LOOK_UP_S = 0.1
 _DESCRIBE_PATIENCE_S = 2.0  # for a frame, when there is none or only an old one
 _EXIT_TIMEOUT_S = 8.0
 _TOGETHER = 'values that do not go together'
-_TO_COUNT = ('images received', 'masks received', 'frames captioned', 'captions published',
-             'frames replaced by a newer one', 'bad frames', 'images with stamp 0',
-             'masks scaled', 'images lost in transport', 'masks lost in transport',
-             'captions held back', 'model failures', 'results dropped after deactivation',
-             'prompts refused')
+_TO_COUNT = ('frames captioned', 'captions published', 'captions held back', 'model failures',
+             'results dropped after deactivation', 'prompts refused')
 
 
 class CaptionNode(LifecycleNodeMixin, Node):
@@ -100,37 +81,28 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self._counters = Counters()
         for name in _TO_COUNT:
             self._counters.add(name, 0)
-        self._recent = RecentCounts()
         self._lock = threading.RLock()  # of what transitions change and other threads read
         self._state = 'unconfigured'
         self._session = 0
         self._captioner: Captioner | None = None
         self._mailbox: Mailbox[Frame] = Mailbox()
-        self._pointing: Pointing | None = None
         self._prompt = ''
-        self._intake = self._new_intake()
+        self._prompts: Any = None
         self._worker: CaptionWorker | None = None
-        self._outcome: Outcome | None = None
         self._outcome_changed = threading.Condition(self._lock)
         self._model_problem = ''
-        self._input_trouble = Trouble()
         self._inference_trouble = Trouble()
         self._failures_in_a_row = 0
         self._latencies_s: deque[float] = deque(maxlen=30)
         self._ages_s: deque[float] = deque(maxlen=30)
         self._warned_s: dict[str, float] = {}
 
-        self._caption_publisher = self.create_lifecycle_publisher(String, 'caption', 10)
-        self._captions_publisher = self.create_lifecycle_publisher(String, 'captions', 10)
-        self._telling = Telling(self, str)
         # Not a lifecycle publisher: diagnostics are wanted most when the node is not active.
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
 
         self._io_group = MutuallyExclusiveCallbackGroup()
-        self._images: FollowingSubscription | None = None
-        self._masks: FollowingSubscription | None = None
-        self._boxes: FollowingSubscription | None = None
-        self._prompts: Any = None
+        self.cameras = {name: Camera(self, name, lambda: self._settings, self._warn,
+                                     self._io_group) for name in self._settings.cameras}
         self._say_what_is_not_installed()
 
         # Calls that come together wait together, for the same frame.
@@ -188,9 +160,10 @@ class CaptionNode(LifecycleNodeMixin, Node):
             for change in changes:
                 self._refused.pop(change.name, None)
             self._settings = self._read_parameters()
-            self._intake.apply(self._settings)
-            if self._state == 'active':
-                self._subscribe()
+            for camera in self.cameras.values():
+                camera.intake.apply(self._settings)
+                if self._state == 'active':
+                    camera.subscribe()
 
     # Transitions
 
@@ -221,12 +194,12 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._lock:
             self._captioner = captioner
             self._mailbox = Mailbox()
-            self._intake = self._new_intake()
+            for camera in self.cameras.values():
+                camera.use(self._mailbox)
+                camera.outcome = None
             self._failures_in_a_row = 0
-            self._outcome = None
-            self._worker = CaptionWorker(
-                captioner, self._mailbox, self._options,
-                lambda: self._settings.max_rate_hz, self._on_outcome)
+            self._worker = CaptionWorker(captioner, self._mailbox, self._options,
+                                         lambda: self._settings, self._on_outcomes)
             self._state = 'inactive'
         self.get_logger().info(f'loaded {captioner.name} on {captioner.device}, '
                                f'{captioner.dtype}')
@@ -252,12 +225,10 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._lock:
             self._session += 1
             self._state = 'active'
-            self._recent.clear()
-            self._outcome = None
-            self._input_trouble = Trouble()
-            self._telling.start()
-            self._intake.start(self._settings, self._session)
-            self._subscribe()
+            for camera in self.cameras.values():
+                camera.start(self._session)
+            self._prompts = self.create_subscription(String, 'prompt', self._on_prompt, 10,
+                                                     callback_group=self._io_group)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -297,12 +268,9 @@ class CaptionNode(LifecycleNodeMixin, Node):
             if self._state == 'active':
                 self._state = 'inactive'
             self._session += 1
-            self._intake.stop()
-            self._mailbox.take(0.0)
-            for subscription in (self._images, self._masks, self._boxes, self._pointing):
-                if subscription is not None:
-                    subscription.close()
-            self._images = self._masks = self._boxes = self._pointing = None
+            for camera in self.cameras.values():
+                camera.stop()
+            self._mailbox.take_all(0.0)
             if self._prompts is not None:
                 self.destroy_subscription(self._prompts)
             self._prompts, self._prompt = None, ''
@@ -312,7 +280,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._lock:
             worker, self._worker = self._worker, None
             captioner, self._captioner = self._captioner, None
-            self._outcome = None
+            for camera in self.cameras.values():
+                camera.outcome = None
         # Without the lock: the worker needs it to hand over what it has in work.
         ended = worker is None or worker.close(timeout_s)
         if captioner is not None and ended:
@@ -322,46 +291,6 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
     # Input
 
-    def _subscribe(self) -> None:
-        """Subscribe to what the parameters ask for."""
-        if self._images is None:
-            compressed = self._settings.image_transport == 'compressed'
-            self._images = FollowingSubscription(
-                self, CompressedImage if compressed else Image,
-                compressed_topic(self) if compressed else 'image',
-                lambda message: self._intake.on_image(message),
-                lambda count: self._counters.add('images lost in transport', count),
-                self._io_group)
-        if self._pointing is None:
-            self._pointing = Pointing(self, str, self._settings.people, self._note_bad_input,
-                                      self._io_group)
-            self._prompts = self.create_subscription(String, 'prompt', self._on_prompt, 10,
-                                                     callback_group=self._io_group)
-        wants_masks = self._settings.options.describe != 'scene'
-        if wants_masks and self._masks is None:
-            self._masks = FollowingSubscription(
-                self, Image, 'mask', lambda message: self._intake.on_mask(message),
-                lambda count: self._counters.add('masks lost in transport', count),
-                self._io_group)
-            vision = optional_msgs('vision_msgs')
-            if vision is not None:
-                self._boxes = FollowingSubscription(
-                    self, vision.Detection2DArray, 'boxes',
-                    lambda message: self._intake.on_mask(message),
-                    lambda count: self._counters.add('masks lost in transport', count),
-                    self._io_group)
-            self._intake.set_mask_publishers(self._mask_publishers())
-        elif not wants_masks and self._masks is not None:
-            self._masks.close()
-            if self._boxes is not None:
-                self._boxes.close()
-            self._masks = self._boxes = None
-            self._intake.set_mask_publishers(0)
-
-    def _mask_publishers(self) -> int:
-        return sum(source.publishers for source in (self._masks, self._boxes)
-                   if source is not None)
-
     def _say_what_is_not_installed(self) -> None:
         if optional_msgs('vision_msgs') is None:
             self.get_logger().info('vision_msgs is not installed: no topics boxes, mask_labels '
@@ -369,13 +298,6 @@ class CaptionNode(LifecycleNodeMixin, Node):
         if self._settings.people != 'none' and optional_msgs('hri_msgs') is None:
             self.get_logger().warning(f'people is {self._settings.people} and hri_msgs is not '
                                       'installed: nobody is followed')
-
-    def _new_intake(self) -> Intake:
-        return Intake(self._mailbox, self._counters, self._note_bad_input, self._marks)
-
-    def _marks(self) -> Marks:
-        pointing = self._pointing
-        return Marks() if pointing is None else pointing.marks(self._settings.mask_timeout_s)
 
     def _on_prompt(self, message: String) -> None:
         try:
@@ -387,7 +309,9 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
     def _refuse_prompt(self, text: str) -> None:
         self._counters.add('prompts refused')
-        self._note_bad_input('prompt', text)
+        for camera in self.cameras.values():
+            camera.trouble.note(text, time.monotonic())
+        self._warn('prompt', text)
 
     def _options(self) -> CaptionOptions:
         prompt = self._prompt
@@ -396,46 +320,42 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
     def _on_follow(self) -> None:
         with self._lock:
-            for subscription in (self._images, self._boxes):
-                if subscription is not None:
-                    subscription.follow()
-            if self._masks is not None:
-                self._masks.follow()
-                self._intake.set_mask_publishers(self._mask_publishers())
-            self._intake.expire()
+            for camera in self.cameras.values():
+                camera.follow()
 
     # Output
 
-    def _on_outcome(self, outcome: Outcome) -> None:
-        """Publish or count an outcome; on the worker's thread."""
-        # Drawing is slow: without the lock, and after the captions have gone out.
-        if self._publish(outcome) and outcome.rgb is not None:
-            self._telling.tell(
-                outcome.frame.header, outcome.rgb, outcome.captions,
-                masked=outcome.regions is not None, now_s=time.monotonic(),
-                min_gap_s=self._settings.narration_min_gap_s,
-                max_silence_s=self._settings.narration_max_silence_s)
+    def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Publish or count the outcomes of a batch; on the worker's thread."""
+        new = [outcome for outcome in outcomes
+               if self._publish(self.cameras[outcome.frame.camera], outcome)]
+        # Drawing is slow: without the lock, and after all captions have gone out.
+        for outcome in new:
+            self.cameras[outcome.frame.camera].tell(outcome)
 
-    def _publish(self, outcome: Outcome) -> bool:
+    def _publish(self, camera: Camera, outcome: Outcome) -> bool:
         """Publish the captions of an outcome; return True when they tell something new."""
         if outcome.scaled_mask:
-            self._counters.add('masks scaled')
-            self._warn('mask size', outcome.scaled_mask)
+            camera.counters.add('masks scaled')
+            self._warn(camera.topic('mask size'), outcome.scaled_mask)
         header = outcome.frame.header
         stamp_ns = stamp_to_ns(header.stamp)
         with self._outcome_changed:
             if outcome.frame.session != self._session:
                 self._counters.add('results dropped after deactivation')
                 return False
-            last = self._outcome
+            last = camera.outcome
             again = (last is not None and last.frame is outcome.frame
                      and not isinstance(last.error, OptionError))
-            self._outcome = outcome
+            camera.outcome = outcome
             self._outcome_changed.notify_all()
             if outcome.error is not None:
-                self._note_failure(outcome)
+                self._note_failure(camera, outcome)
                 # Where no region is left, what was there is gone.
                 return outcome.bad_frame and outcome.regions == 0 and not again
+            if outcome.unchanged:
+                camera.counters.add('frames skipped as unchanged')
+                return False
             self._failures_in_a_row = 0
             captions = outcome.said
             if again or not outcome.captions or self._captioner is None:
@@ -449,25 +369,25 @@ class CaptionNode(LifecycleNodeMixin, Node):
             text, record = captions_to_msgs(
                 captions, header, model=self._captioner.name,
                 latency_s=outcome.latency_s, age_s=age_s)
-            self._caption_publisher.publish(text)
-            self._captions_publisher.publish(record)
+            camera.caption.publish(text)
+            camera.captions.publish(record)
             self._latencies_s.append(outcome.latency_s)
             self._ages_s.append(age_s)
         self._counters.add('frames captioned')
         self._counters.add('captions published', len(captions))
         return True
 
-    def _note_failure(self, outcome: Outcome) -> None:
+    def _note_failure(self, camera: Camera, outcome: Outcome) -> None:
         text = _one_line(outcome.error)
         if isinstance(outcome.error, OptionError) and self._prompt:
             # The parameters suited the model before: what came by topic does not.
             self._prompt = ''
             self._refuse_prompt(text)
-            self._intake.again(outcome.frame)
+            camera.intake.again(outcome.frame)
             return
         if outcome.bad_frame:
-            self._note_bad_input('bad frame', f'bad frame dropped: {text}')
-            self._counters.add('bad frames')
+            camera.note('bad frame', f'bad frame dropped: {text}')
+            camera.counters.add('bad frames')
             return
         self._failures_in_a_row += 1
         self._counters.add('model failures')
@@ -485,32 +405,42 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 return False, f'the node is {self._state}, not active'
             session = self._session
             deadline_s = time.monotonic() + _DESCRIBE_PATIENCE_S
-            while not self._is_fresh(self._intake.newest) and time.monotonic() < deadline_s:
+            while not (wanted := self._newest()) and time.monotonic() < deadline_s:
                 self._outcome_changed.wait(_DESCRIBE_LOOK_UP_S)
                 if self._session != session or self._worker is None:
                     return False, 'the node was deactivated meanwhile'
-            wanted = self._intake.newest
-            if not self._is_fresh(wanted):
-                return False, (f'no frame within {_DESCRIBE_PATIENCE_S:.0f} s: '
-                               f'{self._input_status(time.monotonic()).message}')
-            before = self._outcome
-            if before is not None and before.frame is wanted:
-                if before.options == self._options():
-                    return _answer(before)
-                self._intake.again(wanted)  # its captions are those of older options
-            self._worker.hurry()
-            while True:
-                outcome = self._outcome
+            if not wanted:
+                return False, f'no frame within {_DESCRIBE_PATIENCE_S:.0f} s: ' + '; '.join(
+                    camera.status(time.monotonic(), active=True).message
+                    for camera in self.cameras.values())
+            before = {name: self.cameras[name].outcome for name in wanted}
+            for name, frame in wanted.items():
+                last = before[name]
+                if last is not None and last.frame is frame:
+                    if last.options == self._options():
+                        before[name] = None  # it is the answer
+                        continue
+                    # Its captions are those of older options.
+                    self.cameras[name].intake.again(frame)
+                self._worker.hurry()
+            while not all(self._answered(name, frame, before[name])
+                          for name, frame in wanted.items()):
+                self._outcome_changed.wait(_DESCRIBE_LOOK_UP_S)
                 if self._session != session:
                     return False, 'the node was deactivated meanwhile'
-                if outcome is not None and outcome is not before and (
-                        outcome.frame.arrived_s >= wanted.arrived_s):
-                    return _answer(outcome)
-                self._outcome_changed.wait(_DESCRIBE_LOOK_UP_S)
+            return _answer({name: outcome for name in wanted
+                            if (outcome := self.cameras[name].outcome) is not None})
 
-    def _is_fresh(self, frame: Frame | None) -> bool:
-        return frame is not None and (
-            time.monotonic() - frame.arrived_s <= self._settings.stale_after_s)
+    def _newest(self) -> dict[str, Frame]:
+        """Return the newest frame of each camera that is not silent."""
+        oldest_s = time.monotonic() - self._settings.stale_after_s
+        return {name: frame for name, camera in self.cameras.items()
+                if (frame := camera.intake.newest) is not None and frame.arrived_s >= oldest_s}
+
+    def _answered(self, name: str, frame: Frame, before: Outcome | None) -> bool:
+        outcome = self.cameras[name].outcome
+        return outcome is not None and outcome is not before and (
+            outcome.frame.arrived_s >= frame.arrived_s)
 
     # Health
 
@@ -521,14 +451,13 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._warned_s[kind] = now_s
             self.get_logger().warning(text)
 
-    def _note_bad_input(self, kind: str, text: str) -> None:
-        self._input_trouble.note(text, time.monotonic())
-        self._warn(kind, text)
-
     def _on_diagnostics(self) -> None:
         now_s = time.monotonic()
         with self._lock:
-            statuses = [self._model_status(), self._input_status(now_s, sample=True),
+            active = self._state == 'active'
+            statuses = [self._model_status(),
+                        *(camera.status(now_s, active=active, sample=True)
+                          for camera in self.cameras.values()),
                         self._inference_status(now_s)]
             hardware_id = self._captioner.device if self._captioner is not None else 'none'
         self._diagnostics.publish(diagnostics_msg(
@@ -542,48 +471,11 @@ class CaptionNode(LifecycleNodeMixin, Node):
             'filter': getattr(captioner, 'filter_name', 'none')}
         return model_status(self._state, self._settings.model, details, self._model_problem)
 
-    def _input_status(self, now_s: float, sample: bool = False) -> Status:
-        counts = self._counters.all() | self._intake.counts()
-        rises = self._recent.add(counts) if sample else dict.fromkeys(counts, 0)
-        images, masks, intake = self._images, self._masks, self._intake
-        lost = rises['images lost in transport'] + rises['masks lost in transport']
-        arrived = rises['images received'] + rises['masks received']
-        since_image_s = None if intake.last_image_s is None else now_s - intake.last_image_s
-        values = {name: str(counts[name]) for name in (
-            'images received', 'masks received', 'bad frames', 'images with stamp 0',
-            'masks scaled', 'frames replaced by a newer one', 'images lost in transport',
-            'masks lost in transport', *intake.counts())}
-        values['image rate Hz'] = f'{rises["images received"] / self._recent.span:.1f}'
-        values['last bad frame'] = self._input_trouble.text
-        for name, subscription in (('image', images), ('mask', masks)):
-            if subscription is not None:
-                values[f'{name} topic'] = subscription.topic
-                values[f'{name} publishers'] = str(subscription.publishers)
-                values[f'{name} reliability'] = ('reliable' if subscription.reliable
-                                                 else 'best effort')
-        settings = self._settings
-        best_effort = images is not None and images.best_effort_publishers > 0
-        status = input_status(
-            active=self._state == 'active', topic=images.topic if images is not None else '',
-            publishers=images.publishers if images is not None else 0,
-            since_image_s=since_image_s, stale_after_s=settings.stale_after_s,
-            lost=lost if lost > LOST_SHARE * (lost + arrived) else 0,
-            transport_hint=transport_hint(best_effort), trouble=self._input_trouble,
-            now_s=now_s, values=values)
-        if status.level is not Level.OK or masks is None:
-            return status
-        problem = mask_problem(
-            describe=settings.options.describe, topic=masks.topic, publishers=masks.publishers,
-            mask_timeout_s=settings.mask_timeout_s, mask_slop_s=settings.mask_slop_s,
-            rises=rises)
-        return replace(status, level=Level.WARN, message=problem) if problem else status
-
     def _inference_status(self, now_s: float) -> Status:
         counts = self._counters.all()
-        values = {name: str(counts[name]) for name in (
-            'frames captioned', 'captions published', 'captions held back', 'model failures',
-            'results dropped after deactivation', 'prompts refused')}
-        values |= {name: str(count) for name, count in self._telling.counts().items()}
+        values = {name: str(counts[name]) for name in _TO_COUNT}
+        told = [camera.telling.counts() for camera in self.cameras.values()]
+        values |= {name: str(sum(each[name] for each in told)) for name in told[0]}
         if self._latencies_s:
             values['median latency s'] = f'{statistics.median(self._latencies_s):.3f}'
             values['median age s'] = f'{statistics.median(self._ages_s):.3f}'
@@ -601,14 +493,21 @@ def _one_line(error: Exception | None) -> str:
     return text if isinstance(error, CaptionRosError) else f'{type(error).__name__}: {text}'
 
 
-def _answer(outcome: Outcome) -> tuple[bool, str]:
+def _answer(outcomes: dict[str, Outcome]) -> tuple[bool, str]:
+    """Return whether there are captions, and them or why there are none."""
+    said = {name: caption_text(outcome.said) for name, outcome in outcomes.items()
+            if outcome.error is None and outcome.said}
+    if not said:
+        return False, '; '.join(dict.fromkeys(map(_why_nothing, outcomes.values())))
+    return True, '; '.join(f'{name}: {text}' if name else text for name, text in said.items())
+
+
+def _why_nothing(outcome: Outcome) -> str:
     if outcome.error is not None:
-        return False, _one_line(outcome.error)
-    if outcome.captions and not outcome.said:
-        best = max(caption.match or 0.0 for caption in outcome.captions)
-        return False, (f'the filter held back all {len(outcome.captions)} captions: the best '
-                       f'match is {best:.2f}, wanted {outcome.options.filter_threshold:.2f}')
-    return True, caption_text(outcome.said)
+        return _one_line(outcome.error)
+    best = max(caption.match or 0.0 for caption in outcome.captions)
+    return (f'the filter held back all {len(outcome.captions)} captions: the best match is '
+            f'{best:.2f}, wanted {outcome.options.filter_threshold:.2f}')
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -30,6 +30,7 @@ class Frame:
         arrived_s: Arrival of the image by a steady clock, seconds.
         session: Number of the activation that it belongs to.
         marks: Regions and names that were known when it was handed on.
+        camera: Name of the camera that it is of.
     """
 
     image: Any
@@ -37,6 +38,7 @@ class Frame:
     arrived_s: float
     session: int
     marks: Marks = Marks()
+    camera: str = ''
 
     @property
     def header(self) -> Header:
@@ -52,11 +54,14 @@ class Intake:
         counters: Where it counts.
         warn: Takes a kind of problem and its text.
         marks: Returns the regions and names that are known now.
+        camera: Name of the camera, and of its slot in the mailbox.
     """
 
     def __init__(self, mailbox: Mailbox[Frame], counters: Counters,
-                 warn: Callable[[str, str], None], marks: Callable[[], Marks] = Marks) -> None:
+                 warn: Callable[[str, str], None], marks: Callable[[], Marks] = Marks,
+                 camera: str = '') -> None:
         self._marks = marks
+        self._camera = camera
         self._mailbox = mailbox
         self._counters = counters
         self._warn = warn
@@ -157,7 +162,7 @@ class Intake:
         """Leave a frame for the worker once more, unless a newer one waits."""
         with self._lock:
             if self.newest is frame:
-                self._mailbox.put(frame)
+                self._mailbox.put(frame, self._camera)
 
     def counts(self) -> dict[str, int]:
         """Return the pairing counters."""
@@ -182,7 +187,7 @@ class Intake:
             self._hand_on(Frame(image.image, pair.mask, image.arrived_s, image.session))
 
     def _hand_on(self, frame: Frame) -> None:
-        frame = replace(frame, marks=self._marks())
+        frame = replace(frame, marks=self._marks(), camera=self._camera)
         self.newest = frame
-        if self._mailbox.put(frame):
+        if self._mailbox.put(frame, self._camera):
             self._counters.add('frames replaced by a newer one')

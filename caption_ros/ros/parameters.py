@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,14 @@ from rclpy.node import Node
 from caption_ros.captioner import DESCRIBE_MODES, FOCUS_MODES, CaptionOptions
 from caption_ros.errors import OptionError
 
+_CAMERA = re.compile(r'[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*')
+_MOST_CAMERAS = 32
 PEOPLE = ('none', 'faces', 'bodies')
-Value = bool | int | float | str
+Value = bool | int | float | str | list[str]
 
 _TYPES = {bool: ParameterType.PARAMETER_BOOL, int: ParameterType.PARAMETER_INTEGER,
-          float: ParameterType.PARAMETER_DOUBLE, str: ParameterType.PARAMETER_STRING}
+          float: ParameterType.PARAMETER_DOUBLE, str: ParameterType.PARAMETER_STRING,
+          list: ParameterType.PARAMETER_STRING_ARRAY}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ NODE_PARAMETERS = (
                   unconfigured_only=True),
     ParameterSpec('filter', '', 'Filter for the captions: blip-itm, a checkpoint folder or '
                   'owner/name on the model hub; none when empty.', unconfigured_only=True),
+    ParameterSpec('cameras', [''], 'Names of the cameras; the topics of each are in the namespace '
+                  'of its name, and an empty name has none.', read_only=True),
     ParameterSpec('focus', 'auto', 'How the model looks at a region; auto takes what suits the '
                   'model.', choices=FOCUS_MODES),
     ParameterSpec('describe', 'auto', 'What to caption; auto is the regions when masks come, '
@@ -109,6 +115,9 @@ NODE_PARAMETERS = (
                   'held back.', low=0.0, high=1.0),
     ParameterSpec('max_rate_hz', 0.0, 'Frames captioned per second at most; 0 is no limit.',
                   unit='Hz', low=0.0, high=1000.0),
+    ParameterSpec('skip_static', False, 'Skip frames that show nothing new.'),
+    ParameterSpec('skip_static_max_silence_s', 10.0, 'With skip_static: caption a frame after '
+                  'that long all the same.', unit='s', low=0.1, high=86400.0),
     ParameterSpec('image_transport', 'raw', 'raw subscribes to image, compressed to '
                   'image/compressed.', choices=('raw', 'compressed'), unconfigured_only=True),
     ParameterSpec('mask_slop_s', 0.01, 'Largest difference of stamps between an image and its '
@@ -140,7 +149,10 @@ class NodeParameters:
     device: str
     dtype: str
     filter: str
+    cameras: tuple[str, ...]
     max_rate_hz: float
+    skip_static: bool
+    skip_static_max_silence_s: float
     image_transport: str
     mask_slop_s: float
     mask_timeout_s: float
@@ -164,7 +176,28 @@ class NodeParameters:
                               'choose among them; set filter or leave candidates at 1')
         options = {name: value for name, value in values.items() if name in _OPTION_NAMES}
         rest = {name: value for name, value in values.items() if name not in _OPTION_NAMES}
+        rest['cameras'] = _camera_names(values['cameras'])
+        if values['people'] != 'none' and len(rest['cameras']) > 1:
+            raise OptionError(f"people is {values['people']} and cameras are "
+                              f'{len(rest["cameras"])}: /humans does not say in whose image they '
+                              'are; wanted one camera, or people none')
         return cls(options=CaptionOptions(**options), **rest)
+
+
+def _camera_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of cameras; no name at all is one camera without a name.
+
+    Raises:
+        OptionError: If a name cannot be a namespace, comes twice, or there are too many.
+    """
+    bad = [name for name in names if name and not _CAMERA.fullmatch(name)]
+    if bad:
+        raise OptionError(f'cameras holds {bad[0]!r}, wanted names such as front or head/left')
+    if len(set(names)) < len(names):
+        raise OptionError(f'cameras holds a name twice: {", ".join(names)}')
+    if len(names) > _MOST_CAMERAS:
+        raise OptionError(f'cameras holds {len(names)} names, wanted at most {_MOST_CAMERAS}')
+    return tuple(names) or ('',)
 
 
 def declare(node: Node, specs: Sequence[ParameterSpec], read_only: bool = False,

@@ -39,6 +39,7 @@ class FakeCaptioner:
         self.gate = threading.Event()
         self.gate.set()
         self.calls: list[tuple[int, CaptionOptions]] = []
+        self.batches: list[int] = []  # frames of each call for several
         self.closed = False
         self.threads: set[str] = set()
 
@@ -52,6 +53,10 @@ class FakeCaptioner:
             raise self.error
         return [Caption(self._text(rgb, region), 0.5, 'none' if region is None else 'alpha',
                         region) for region in regions]
+
+    def caption_frames(self, frames: Any, options: CaptionOptions) -> list[list[Caption]]:
+        self.batches.append(len(frames))
+        return [self.caption(*frame, options) for frame in frames]
 
     def _text(self, rgb: Any, region: Region | None) -> str:
         pixels = rgb.reshape(-1, 3) if region is None else rgb[region.full_mask()]
@@ -150,12 +155,17 @@ class Bench:
         self._types = {'image': Image, 'mask': Image, 'image/compressed': CompressedImage}
         self._publishers: dict[str, Any] = {}
         self.captions: list[dict[str, Any]] = []
+        self.said_of: dict[str, list[dict[str, Any]]] = {}  # captions by camera
         self.texts: list[str] = []
         self.diagnostics: list[dict[str, Any]] = []
         self._clients: dict[str, Any] = {}
-        self.client.create_subscription(String, 'captions', self._on_captions, self.reliable)
-        self.client.create_subscription(String, 'caption',
-                                        lambda m: self.texts.append(m.data), self.reliable)
+        for camera in self.node.cameras:
+            topic = f'{camera}/' if camera else ''
+            self.client.create_subscription(
+                String, f'{topic}captions',
+                lambda message, camera=camera: self._on_captions(camera, message), self.reliable)
+            self.client.create_subscription(String, f'{topic}caption',
+                                            lambda m: self.texts.append(m.data), self.reliable)
         self.client.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics,
                                         self.reliable)
         self._executors = [make_executor(self.node), SingleThreadedExecutor()]
@@ -181,8 +191,9 @@ class Bench:
             return FilteredCaptioner(self.captioners[-1], FakeFilter())
         return self.captioners[-1]
 
-    def _on_captions(self, message: Any) -> None:
+    def _on_captions(self, camera: str, message: Any) -> None:
         self.captions.append(json.loads(message.data))
+        self.said_of.setdefault(camera, []).append(self.captions[-1])
 
     def _on_diagnostics(self, message: Any) -> None:
         self.diagnostics.append({status.name.split(': ')[1]: status for status in message.status})
@@ -247,13 +258,15 @@ class Bench:
         """Make publishers and wait until the node has matched and followed them."""
         for topic in topics:
             if topic not in self._publishers:
+                kind = self._types[topic if topic in self._types else topic.split('/')[-1]]
                 self._publishers[topic] = self.client.create_publisher(
-                    self._types[topic], topic, qos or self.best_effort)
+                    kind, topic, qos or self.best_effort)
         for topic in topics:
             publisher = self._publishers[topic]
             wait_for(lambda p=publisher: p.get_subscription_count() > 0, what=f'match {topic}')
-            follower = '_masks' if topic == 'mask' else '_images'
-            wait_for(lambda f=follower: getattr(self.node, f).publishers > 0)
+            camera, _, plain = ('', '', topic) if topic in self._types else topic.rpartition('/')
+            follower = 'masks' if plain == 'mask' else 'images'
+            wait_for(lambda c=camera, f=follower: getattr(self.node.cameras[c], f).publishers > 0)
 
     def publish(self, topic: str, message: Any) -> None:
         self._publishers[topic].publish(message)

@@ -68,7 +68,7 @@ def test_when_masks_stop_auto_goes_back_to_the_scene(make_bench):
     bench.advertise('image', 'mask')
     bench.send((1, 0), halves())
     assert set(said(bench.caption_of((1, 0)))) == {1, 2}
-    wait_for(lambda: not bench.node._intake.masks_alive())
+    wait_for(lambda: not bench.node.cameras[''].intake.masks_alive())
     bench.send((2, 0))
     assert set(said(bench.caption_of((2, 0)))) == {None}
 
@@ -157,12 +157,12 @@ def test_compressed_images_are_known_by_their_bytes(make_bench, format_text):
 def test_subscription_follows_a_reliable_publisher_and_back(make_bench):
     bench = make_bench(describe='scene').start()
     bench.advertise('image', qos=bench.reliable)
-    wait_for(lambda: bench.node._images.reliable)
+    wait_for(lambda: bench.node.cameras[''].images.reliable)
     bench.send((1, 0))
     bench.caption_of((1, 0))
     bench._publishers.clear()
     bench.advertise('image', qos=bench.best_effort)  # now one of each kind
-    wait_for(lambda: not bench.node._images.reliable)
+    wait_for(lambda: not bench.node.cameras[''].images.reliable)
     wait_for(lambda: bench._publishers['image'].get_subscription_count() == 1)
     bench.send((2, 0))
     bench.caption_of((2, 0))

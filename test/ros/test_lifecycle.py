@@ -202,7 +202,7 @@ def test_describe_says_why_it_cannot(make_bench):
     bench.advertise('image')
     bench.captioner.error = RuntimeError('broken')
     bench.send((1, 0))
-    wait_for(lambda: bench.node._intake.newest)
+    wait_for(lambda: bench.node.cameras[''].intake.newest)
     answer = bench.call('describe')
     assert (answer.success, answer.message) == (False, 'RuntimeError: broken')
 

@@ -112,10 +112,10 @@ def test_options_and_parameters_have_the_same_defaults_and_ranges():
                     CaptionOptions(**{name: refused})
 
 
-def test_only_autostart_is_read_only(ros):
+def test_what_is_fixed_at_the_start_is_read_only(ros):
     node = CaptionNode(parameter_overrides=[Parameter('autostart', value=False)])
     try:
         descriptors = node.describe_parameters([spec.name for spec in NODE_PARAMETERS])
-        assert [d.name for d in descriptors if d.read_only] == ['autostart']
+        assert [d.name for d in descriptors if d.read_only] == ['cameras', 'autostart']
     finally:
         node.destroy_node()

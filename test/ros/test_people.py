@@ -95,13 +95,13 @@ def test_a_box_that_is_pointed_at_is_described_until_it_ends(make_bench):
     bench = make_bench().start()
     bench.advertise('image', 'mask')
     pointer = tell(bench, 'roi', RegionOfInterest(x_offset=40, y_offset=4, width=8, height=9))
-    wait_for(lambda: bench.node._marks().roi)
+    wait_for(lambda: bench.node.cameras['']._marks().roi)
     bench.send((1, 0))  # no mask has to come
     said, = bench.caption_of((1, 0))['captions']
     assert said['text'] == text_of(RIGHT)
     assert said['region'] == {'label': None, 'box': [40, 4, 48, 13], 'area_px': 72}
     pointer.publish(RegionOfInterest())
-    wait_for(lambda: bench.node._marks().roi is None)
+    wait_for(lambda: bench.node.cameras['']._marks().roi is None)
     bench.send((2, 0), halves())
     assert len(bench.caption_of((2, 0))['captions']) == 2
 
@@ -110,13 +110,13 @@ def test_a_box_outside_the_image_is_a_bad_frame_and_said(make_bench):
     bench = make_bench().start()
     bench.advertise('image')
     pointer = tell(bench, 'roi', RegionOfInterest(x_offset=640, width=8, height=9))
-    wait_for(lambda: bench.node._marks().roi)
+    wait_for(lambda: bench.node.cameras['']._marks().roi)
     bench.send((1, 0))
     bench.wait_for_status('input', WARN, 'covers nothing of an image of 64x48')
     answer = bench.call('describe')
     assert not answer.success and 'covers nothing' in answer.message
     pointer.publish(RegionOfInterest())
-    wait_for(lambda: bench.node._marks().roi is None)
+    wait_for(lambda: bench.node.cameras['']._marks().roi is None)
     bench.send((2, 0))
     bench.caption_of((2, 0))
 
@@ -210,7 +210,7 @@ def test_named_labels_are_told_and_255_is_unlabelled(make_bench, more_msgs):
     bench = make_bench(describe='regions').start()
     bench.advertise('image', 'mask')
     tell(bench, 'mask_labels', LabelInfo(class_map=[VisionClass(class_id=1, class_name='mug')]))
-    wait_for(lambda: bench.node._marks().names)
+    wait_for(lambda: bench.node.cameras['']._marks().names)
     bench.send((1, 0), halves(right=255))
     said, = bench.caption_of((1, 0))['captions']
     assert (said['text'], said['region']['name']) == (text_of(LEFT), 'mug')
@@ -223,7 +223,7 @@ def test_people_are_described_where_they_are(make_bench, more_msgs):
     tell(bench, '/humans/bodies/tracked', IdsList(ids=['ann']))
     tell(bench, '/humans/bodies/ann/roi',
          NormalizedRegionOfInterest2D(xmin=0.5, ymin=0.0, xmax=1.0, ymax=1.0))
-    wait_for(lambda: bench.node._marks().people)
+    wait_for(lambda: bench.node.cameras['']._marks().people)
     bench.send((1, 0))
     said, = bench.caption_of((1, 0))['captions']
     assert (said['text'], said['region']['id']) == (text_of(RIGHT), 'ann')

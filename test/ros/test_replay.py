@@ -149,7 +149,8 @@ def test_captions_carry_the_recorded_stamps_at_another_rate_in_loops_and_after_p
     recorded = {START_NS + i * STEP_NS - STAMP_GAP_NS for i in range(FRAMES)}
     try:
         assert player.call('pause') == 'paused'
-        wait_for(lambda: bench.node._images.publishers and bench.node._masks.publishers)
+        camera = bench.node.cameras['']
+        wait_for(lambda: camera.images.publishers and camera.masks.publishers)
         assert not bench.captions
         assert player.call('resume') == 'playing'
 
