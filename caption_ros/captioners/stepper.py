@@ -49,8 +49,14 @@ class Layer(nn.Module):
         self.norm_first = norm_first
 
     def look_up(self, hidden: Tensor) -> Tensor:
-        """Return keys and values of the image, (2, batch, heads, tokens, head width)."""
+        """Return keys and values of the image, (2, batch, heads, tokens, head width).
+
+        On the CPU in float32: torch's attention of one query in bfloat16 takes five times as
+        long there, and this is read once for each token.
+        """
         both = self.key_value(hidden)
+        if hidden.device.type == 'cpu':
+            both = both.float()
         batch, tokens = hidden.size(0), hidden.size(1)
         return both.view(batch, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4).contiguous()
 
@@ -69,8 +75,8 @@ class Layer(nn.Module):
             x = self.norm_1(x)
         query = self.query(self.norm_cross(x) if self.norm_first else x)
         look = functional.scaled_dot_product_attention(
-            query.view(rows, heads, 1, depth), seen[0], seen[1], attn_mask=keep)
-        x = x + self.cross_out(look.reshape(rows, width))
+            query.view(rows, heads, 1, depth).to(seen.dtype), seen[0], seen[1], attn_mask=keep)
+        x = x + self.cross_out(look.reshape(rows, width).to(x.dtype))
         if not self.norm_first:
             x = self.norm_cross(x)
         up = functional.gelu(self.up(self.norm_2(x) if self.norm_first else x),
