@@ -21,6 +21,7 @@ from caption_ros.commands.models import models
 from caption_ros.commands.replay import replay
 from caption_ros.commands.search import search
 from caption_ros.commands.train import train
+from caption_ros.commands.web import web
 from caption_ros.errors import (
     CaptionRosError,
     CheckpointError,
@@ -47,6 +48,7 @@ app.command()(doctor)
 app.command()(train)
 app.command('eval')(evaluate)
 app.command()(bench)
+app.command()(web)
 app.add_typer(convert, name='convert')
 
 

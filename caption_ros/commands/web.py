@@ -1,0 +1,127 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``caption-ros web``: a page to upload, film and paint on."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from caption_ros.commands.options import Device, Dtype, Model, NumBeams
+from caption_ros.errors import OptionError
+
+if TYPE_CHECKING:
+    from caption_ros.captioner import Captioner
+
+_LEAST_PASSWORD = 8
+
+
+def web(
+    model: Model = 'tabletop',
+    image: str = typer.Option('', help='Image topic to show live, such as /camera/image; one '
+                              'that ends in /compressed holds compressed images.'),
+    host: str = typer.Option('127.0.0.1', help='Address to serve on; another than this machine '
+                             'alone needs --auth.'),
+    port: int = typer.Option(7860, min=1, max=65535, help='Port to serve on.'),
+    auth: str = typer.Option('', metavar='USER:PASSWORD', help='Ask visitors for these; a file '
+                             'that holds them keeps them out of the list of processes: @FILE.'),
+    device: Device = 'auto',
+    dtype: Dtype = 'auto',
+    num_beams: NumBeams = 1,
+) -> None:
+    """Serve a page: paint on a picture or a camera's frame and see what is said of it."""
+    user = _user(auth)
+    _check_host(host, user)
+    _check_port(host, port)
+    for name in ('GRADIO_ANALYTICS_ENABLED', 'HF_HUB_DISABLE_TELEMETRY'):
+        os.environ[name] = 'False' if name.startswith('GRADIO') else '1'
+    try:
+        import gradio  # noqa: F401
+    except ImportError:
+        raise OptionError("the page needs gradio, which is not installed; pip install "
+                          "'caption_ros[web]'") from None
+    from caption_ros.captioners import KNOWN, load_captioner, local_checkpoint
+    from caption_ros.web.page import Page, launch_options
+    from caption_ros.web.studio import Studio
+
+    def load(name: str) -> Captioner:
+        return load_captioner(name, device=device, dtype=dtype)
+    here = [card.name for card in KNOWN.values() if local_checkpoint(card) is not None]
+    studio = Studio(list(dict.fromkeys([model, *here])), load)
+    studio.start()
+    live = _live(image)
+    page = Page(studio, live, num_beams).build()
+    # Handlers before the server: a signal may come while it starts.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        page.launch(**launch_options(host, port, user))
+        typer.echo(f'caption-ros: the page is at http://{host}:{port}')
+        stop.wait()
+    finally:
+        page.close(verbose=False)
+        if live is not None:
+            live.close()
+        studio.close()
+
+
+def _user(auth: str) -> tuple[str, str] | None:
+    """Return user and password.
+
+    Raises:
+        OptionError: If they are not given as they must be; the text never holds them.
+    """
+    if not auth:
+        return None
+    if auth.startswith('@'):
+        try:
+            auth = Path(auth[1:]).expanduser().read_text('utf-8').strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f'--auth names the file {auth[1:]!r}, which cannot be read: '
+                              f'{error}') from error
+    user, colon, password = auth.partition(':')
+    if not user or not colon or len(password) < _LEAST_PASSWORD:
+        raise OptionError('--auth wants USER:PASSWORD with a password of at least '
+                          f'{_LEAST_PASSWORD} letters, or @FILE with these in it')
+    return user, password
+
+
+def _check_host(host: str, user: tuple[str, str] | None) -> None:
+    try:
+        alone = host == 'localhost' or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        alone = False
+    if not alone and user is None:
+        raise OptionError(f'--host {host} lets others in; wanted --auth USER:PASSWORD with it, '
+                          'or the host 127.0.0.1')
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OptionError(f'cannot serve on {host} port {port}: {error.strerror or error}; '
+                              'choose another with --host and --port') from error
+
+
+def _live(topic: str) -> Any:
+    """Return the ROS side, or None where there is no rclpy and nobody asks for a topic."""
+    try:
+        from caption_ros.web.live import Live
+    except ImportError as error:
+        if topic:
+            raise OptionError(f'--image {topic} needs ROS, and {error.name} is not installed; '
+                              'source a ROS workspace or leave --image out') from error
+        return None
+    return Live(topic)

@@ -1,0 +1,98 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The ROS side of the page: the newest frame of a topic, and what is painted as messages."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rclpy
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from std_msgs.msg import Header
+
+from caption_ros.message import image_from_msg
+from caption_ros.ros.messages import msg_from_array
+from caption_ros.ros.spinning import make_executor
+from caption_ros.ros.subscriptions import FollowingSubscription
+
+_FOLLOW_PERIOD_S = 0.25
+
+
+class Live:
+    """Listens to an image topic and publishes ``mask`` and ``roi``, on a thread of its own.
+
+    Args:
+        topic: Image topic; one that ends in /compressed holds compressed images. Empty listens
+            to none.
+    """
+
+    def __init__(self, topic: str = '') -> None:
+        self._started = not rclpy.ok()
+        if self._started:  # the page ends by its own signals
+            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node('caption_web')
+        self.topic = topic
+        self.lost = 0
+        self.frames = 0
+        self._newest: Any = None
+        self._masks = self._node.create_publisher(Image, 'mask', QoSProfile(depth=5))
+        self._boxes = self._node.create_publisher(RegionOfInterest, 'roi', QoSProfile(depth=5))
+        if topic:
+            kind = CompressedImage if topic.endswith('/compressed') else Image
+            self._images = FollowingSubscription(self._node, kind, topic, self._on_image,
+                                                 self._on_lost)
+            self.topic = self._images.topic
+            self._node.create_timer(_FOLLOW_PERIOD_S, self._images.follow)
+        self._executor = make_executor(self._node)
+        self._thread = threading.Thread(target=self._spin, name='caption_web', daemon=True)
+        self._stop = threading.Event()
+        self._thread.start()
+
+    def newest(self) -> tuple[Header, npt.NDArray[np.uint8]] | None:
+        """Return header and RGB image (H, W, 3) of the newest frame, None before the first.
+
+        Raises:
+            ImageFormatError: If it is no picture.
+        """
+        message = self._newest
+        return None if message is None else (message.header, image_from_msg(message))
+
+    def publish_mask(self, labels: npt.NDArray[np.uint8], header: Header | None) -> None:
+        """Publish a label image, (H, W) uint8, with the header of the frame it was painted on."""
+        self._masks.publish(msg_from_array(labels, 'mono8', self._header(header)))
+
+    def publish_box(self, box: tuple[int, int, int, int] | None) -> None:
+        """Publish a box (x0, y0, x1, y1), or that there is none any more."""
+        x0, y0, x1, y1 = box or (0, 0, 0, 0)
+        self._boxes.publish(RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0,
+                                             height=y1 - y0))
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stop.set()
+        self._thread.join()
+        self._executor.shutdown()
+        self._node.destroy_node()
+        if self._started:
+            rclpy.try_shutdown()
+
+    def _header(self, header: Header | None) -> Header:
+        if header is not None:
+            return header
+        return Header(stamp=self._node.get_clock().now().to_msg())
+
+    def _on_image(self, message: Any) -> None:
+        self._newest = message
+        self.frames += 1
+
+    def _on_lost(self, count: int) -> None:
+        self.lost += count
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
