@@ -149,7 +149,10 @@ class Page:
             regions = self._regions(shown, painted, corners)
         except CaptionRosError as error:
             return gr.skip(), gr.skip(), _told(error)
-        return self._said(shown, regions, *wish)
+        said, result, message = self._said(shown, regions, *wish)
+        if regions is None and isinstance(said, str):
+            return said, result, _message('Nothing is painted: this is of the whole picture.')
+        return said, result, message
 
     def _regions(self, shown: Shown, painted: Any, corners: str) -> list[Region] | None:
         size = (shown.rgb.shape[0], shown.rgb.shape[1])
@@ -200,4 +203,8 @@ def _lines(answer: Answer) -> str:
 
 
 def _told(error: CaptionRosError) -> Any:
-    return gr.Textbox(value=re.sub(r'\s+', ' ', str(error)), visible=True)
+    return _message(re.sub(r'\s+', ' ', str(error)))
+
+
+def _message(text: str) -> Any:
+    return gr.Textbox(value=text, visible=True)
