@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions, Frame, check_focus
+from caption_ros.captioners.batches import Batches
 from caption_ros.captioners.decoding import Decoded
+from caption_ros.captioners.devices import device_label
 from caption_ros.errors import CaptionError, CaptionRosError
 from caption_ros.region import Region
 
@@ -53,6 +55,7 @@ class BaseCaptioner:
         focus_modes: Ways to look at a region, the one that auto takes first.
         device: torch's name of the device.
         dtype: Name of the number type of the weights.
+        batches: What memory has allowed so far.
     """
 
     family = ''
@@ -75,6 +78,7 @@ class BaseCaptioner:
         self.dtype = ('int8' if any(module.packed_dtype == 'int8' for module in packed)
                       else str(self._dtype).removeprefix('torch.'))
         self._model = model
+        self.batches = Batches(name, device)
         # Threads that wait for each other gain a small model nothing, and lose it several times
         # its own time as soon as camera and segmenter want the cores too.
         self._is_small = device == 'cpu' and _SMALL > (
@@ -102,12 +106,14 @@ class BaseCaptioner:
 
         try:
             with torch.inference_mode(), _threads(1 if self._is_small else None):
-                decoded = self._look(shown, focus, options)
+                decoded = self.batches.run(
+                    shown, lambda some: self._look(some, focus, options))
         except CaptionRosError:
             raise
-        except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
+        except (RuntimeError, ValueError, IndexError) as error:
             reason = ' '.join(str(error).split())[:300]
-            raise CaptionError(f'model {self.name!r} failed on {self.device}: {reason}') from error
+            raise CaptionError(f'model {self.name!r} failed on {device_label(self.device)}: '
+                               f'{reason}') from error
         said = zip(decoded.tokens, decoded.scores)
         return [[self._caption(region, *next(said), focus, options.prompt) for region in regions]
                 for _, regions in frames]

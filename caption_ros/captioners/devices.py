@@ -22,6 +22,13 @@ def torch_build() -> str:
     return 'cuda' if torch.version.cuda else 'cpu'
 
 
+def device_label(device: str) -> str:
+    """Return a device's name for people: torch's ``cuda:0`` is ``rocm:0`` in a ROCm build."""
+    if not device.startswith('cuda'):
+        return device  # without torch, which is slow to import
+    return device.replace('cuda', 'rocm', 1) if torch_build() == 'rocm' else device
+
+
 def resolve_device(device: str) -> str:
     """Turn auto, rocm, cuda, cpu, rocm:N or cuda:N into torch's name of a device.
 
@@ -68,15 +75,16 @@ def resolve_dtype(dtype: str, device: str, parameters: int) -> Any:
         raise OptionError(f'dtype must be one of {", ".join(DTYPES)}, got {dtype!r}')
     on_cpu = device == 'cpu'
     if dtype == 'int8' and not on_cpu:
-        raise OptionError(f"dtype 'int8' is for the CPU, and the device is {device}; use "
-                          'bfloat16, float16 or auto')
+        raise OptionError("dtype 'int8' is for the CPU, and the device is "
+                          f'{device_label(device)}; use bfloat16, float16 or auto')
     if dtype == 'auto':
         if on_cpu:
             fast = parameters >= LARGE and cpu_has_bfloat16()
             return torch.bfloat16 if fast else torch.float32
         return torch.bfloat16 if _gpu_has_bfloat16(device) else torch.float16
     if dtype == 'bfloat16' and not on_cpu and not _gpu_has_bfloat16(device):
-        raise OptionError(f"dtype 'bfloat16' is not supported by {device}; use float16 or auto")
+        raise OptionError(f"dtype 'bfloat16' is not supported by {device_label(device)}; use "
+                          'float16 or auto')
     return getattr(torch, dtype)
 
 

@@ -76,3 +76,20 @@ def test_a_type_that_the_device_lacks_is_refused(monkeypatch):
 def test_a_named_type_is_that_type():
     assert resolve_dtype('float16', 'cpu', SMALL) is torch.float16
     assert resolve_dtype('bfloat16', 'cpu', SMALL) is torch.bfloat16
+
+
+@pytest.mark.parametrize('build, device, name', [
+    ({'hip': '7.1', 'gpus': 2}, 'cuda:1', 'rocm:1'), ({'cuda': '13.0'}, 'cuda:1', 'cuda:1'),
+    ({}, 'cpu', 'cpu')])
+def test_messages_tell_rocm_from_cuda(machine, monkeypatch, build, device, name):
+    machine(**build)
+    assert devices.device_label(device) == name
+    if device != 'cpu':
+        with pytest.raises(OptionError, match=f"'int8' is for the CPU, and the device is {name}"):
+            resolve_dtype('int8', device, SMALL)
+
+
+def test_cuda_builds_do_not_pass_for_rocm(machine):
+    machine(cuda='13.0', gpus=1)
+    with pytest.raises(OptionError, match='needs a rocm build.* is a cuda build; use cuda or'):
+        resolve_device('rocm')
