@@ -1,80 +1,13 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The page as a process of its own, and a browser; a ROS graph on loopback where there is ROS."""
+"""A browser, and pages to open in it."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-HAS_ROS = importlib.util.find_spec('rclpy') is not None
-TOPIC = f'/web_{os.getpid()}/image'
-if HAS_ROS:
-    # Before rclpy is imported anywhere; as in the tests of the nodes, which may have done it.
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 58))
-    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE',
-                          str(ROOT / 'config/fastdds_local.xml'))
-START_TIMEOUT_S = 90.0
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
-
-
-def answers(url):
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-class Server:
-    """``caption-ros web`` as a process."""
-
-    def __init__(self, *words):
-        self.port = free_port()
-        self.url = f'http://127.0.0.1:{self.port}/'
-        self.process = subprocess.Popen(
-            [sys.executable, '-m', 'caption_ros.cli', 'web', '--port', str(self.port), *words],
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join(
-                filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def wait(self):
-        end_s = time.monotonic() + START_TIMEOUT_S
-        while not answers(self.url):
-            assert self.process.poll() is None, self.process.communicate()[0]
-            assert time.monotonic() < end_s, 'the page does not come up'
-            time.sleep(0.1)
-        return self
-
-    def stop(self):
-        """End it as a terminal does; return its exit status and what it printed."""
-        self.process.send_signal(signal.SIGINT)
-        try:
-            said = self.process.communicate(timeout=30)[0]
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-        return self.process.returncode, said
+from webbench import HAS_ROS, TOPIC, Server
 
 
 @pytest.fixture(scope='module')
@@ -114,7 +47,8 @@ def opened(chromium, servers):
     wrong, asked, contexts = [], [], []
 
     def open_page(width=1100, server=0):
-        context = chromium.new_context(viewport={'width': width, 'height': 1400})
+        context = chromium.new_context(viewport={'width': width, 'height': 1400},
+                                       device_scale_factor=0.5)  # software draws slowly
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)

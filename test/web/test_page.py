@@ -8,8 +8,8 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import HAS_ROS, TOPIC
 from PIL import Image
+from webbench import HAS_ROS, TOPIC
 
 from caption_ros.scenes import TabletopStream
 
@@ -72,7 +72,7 @@ def paint(page, mask):
     canvas = page.query_selector('#paint canvas').bounding_box()
     middle = (canvas['x'] + canvas['width'] / 2, canvas['y'] + canvas['height'] / 2)
     path = []
-    for row in range(0, 480, 20):
+    for row in range(0, 480, 30):
         columns = np.flatnonzero(inner[row])
         if columns.size:
             path += [(x, row) for x in (columns[0], columns[-1])[::1 if len(path) % 4 else -1]]
@@ -80,7 +80,7 @@ def paint(page, mask):
     page.mouse.move(*points[0])
     page.mouse.down()
     for point in points:
-        page.mouse.move(*point, steps=2)
+        page.mouse.move(*point)
     page.mouse.up()
 
 
