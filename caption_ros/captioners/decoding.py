@@ -68,11 +68,20 @@ def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,
     # generate() would choose a cache without a place for the image's keys and values: BERT fails
     # on it, the others compute them anew for each token.
     inputs = {'encoder_hidden_states': hidden,
-              'past_key_values': EncoderDecoderCache(DynamicCache(), DynamicCache())}
+              _cache_argument(): EncoderDecoderCache(DynamicCache(), DynamicCache())}
     if mask is not None:
         inputs['encoder_attention_mask'] = mask
     return search(decoder, config, options, max_positions - start.shape[1], start.shape[1],
                   input_ids=start, attention_mask=torch.ones_like(start), **inputs)
+
+
+def _cache_argument() -> str:
+    """Return what generate() calls its cache; no signature tells, both come in **kwargs."""
+    import transformers
+    from packaging.version import Version
+
+    renamed = Version(transformers.__version__) >= Version('5.24')
+    return 'cache' if renamed else 'past_key_values'
 
 
 def search(model: Any, config: Any, options: CaptionOptions, room: int, given: int,
