@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from caption_ros.errors import OptionError
 
 DEVICES = ('auto', 'rocm', 'cuda', 'cpu')
 DTYPES = ('auto', 'bfloat16', 'float16', 'float32', 'int8')
+# AMD GPUs before CDNA and RDNA 3; torch says of every one that it has bfloat16.
+_WITHOUT_BFLOAT16 = re.compile(r'gfx([78]\w\w|90[02469c]|101\w|103\w)')
 LARGE = 50_000_000  # parameters; below that a CPU gains nothing from bfloat16
 
 
@@ -81,7 +84,8 @@ def resolve_dtype(dtype: str, device: str, parameters: int) -> Any:
         if on_cpu:
             fast = parameters >= LARGE and cpu_has_bfloat16()
             return torch.bfloat16 if fast else torch.float32
-        return torch.bfloat16 if _gpu_has_bfloat16(device) else torch.float16
+        fast = _gpu_has_bfloat16(device) and not lacks_bfloat16(gpu_target(device))
+        return torch.bfloat16 if fast else torch.float16
     if dtype == 'bfloat16' and not on_cpu and not _gpu_has_bfloat16(device):
         raise OptionError(f"dtype 'bfloat16' is not supported by {device_label(device)}; use "
                           'float16 or auto')
@@ -96,6 +100,20 @@ def cpu_has_bfloat16() -> bool:
     tests = (getattr(torch.cpu, name, None)
              for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
     return any(test() for test in tests if test is not None)
+
+
+def gpu_target(device: str) -> str:
+    """Return an AMD GPU's target, such as gfx1100; empty for another GPU."""
+    import torch
+
+    if not torch.version.hip:
+        return ''
+    return str(torch.cuda.get_device_properties(device).gcnArchName).partition(':')[0]
+
+
+def lacks_bfloat16(target: str) -> bool:
+    """Tell whether an AMD GPU computes bfloat16 by detours, by its target such as gfx1030."""
+    return _WITHOUT_BFLOAT16.fullmatch(target) is not None
 
 
 def _gpu_has_bfloat16(device: str) -> bool:

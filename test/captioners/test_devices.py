@@ -1,5 +1,7 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -61,6 +63,19 @@ def test_auto_on_a_cpu_takes_bfloat16_where_it_pays(monkeypatch, fast, parameter
 def test_auto_on_a_gpu_takes_half_the_memory(monkeypatch, has, dtype):
     monkeypatch.setattr(devices, '_gpu_has_bfloat16', lambda device: has)
     assert resolve_dtype('auto', 'cuda:0', SMALL) is dtype
+
+
+@pytest.mark.parametrize('target, dtype', [
+    ('gfx1100:xnack-', torch.bfloat16), ('gfx90a', torch.bfloat16), ('gfx942', torch.bfloat16),
+    ('gfx1201', torch.bfloat16), ('gfx1030', torch.float16), ('gfx906:sramecc+', torch.float16),
+    ('gfx90c', torch.float16), ('gfx1010', torch.float16)])
+def test_auto_on_rocm_asks_the_target_and_not_torch(machine, monkeypatch, target, dtype):
+    machine(hip='7.1', gpus=1)
+    monkeypatch.setattr(devices, '_gpu_has_bfloat16', lambda device: True)  # of every AMD GPU
+    monkeypatch.setattr(torch.cuda, 'get_device_properties',
+                        lambda device: SimpleNamespace(gcnArchName=target))
+    assert resolve_dtype('auto', 'cuda:0', SMALL) is dtype
+    assert resolve_dtype('bfloat16', 'cuda:0', SMALL) is torch.bfloat16  # slow, and works
 
 
 def test_a_type_that_the_device_lacks_is_refused(monkeypatch):
