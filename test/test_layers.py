@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / 'caption_ros'
-SHELL = ('ros', 'commands', 'web', 'bags', 'fleet')
-SHELL_FILES = {'cli.py', 'demo.py', 'doctor.py', 'bag.py', 'transport_check.py'}
+SHELL = ('ros', 'commands', 'web', 'bags', 'fleet', 'doctor')
+SHELL_FILES = {'cli.py', 'demo.py', 'bag.py', 'transport_check.py'}
 MODELS = ('captioners', 'training', 'benchmark')
 RANK = {'core': 0, 'models': 1, 'shell': 2}
 CORE_MAY_IMPORT = {*sys.stdlib_module_names, 'numpy', 'cv2'}

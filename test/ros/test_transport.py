@@ -7,6 +7,7 @@ import os
 import pytest
 
 from caption_ros import doctor
+from caption_ros.errors import CaptionRosError
 from caption_ros.resources import config_path
 
 pytest.importorskip('rclpy')
@@ -55,7 +56,7 @@ def test_small_frames_need_no_profile():
 
 def test_a_process_that_cannot_start_ros_is_an_error_and_no_hang():
     env = {**environment(None), 'RMW_IMPLEMENTATION': 'rmw_of_nobody'}
-    with pytest.raises(doctor.CaptionRosError, match='did not find each other'):
+    with pytest.raises(CaptionRosError, match='did not find each other'):
         check_transport(env=env)
 
 

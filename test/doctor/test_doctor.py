@@ -15,12 +15,13 @@ import typer
 from typer.testing import CliRunner
 
 from caption_ros import doctor
-from caption_ros.captioners.devices import torch_build
+from caption_ros.captioners.devices import torch_build as build_of_torch
 from caption_ros.commands.doctor import doctor as command
+from caption_ros.doctor import torch_build
 from caption_ros.errors import CaptionRosError
 from caption_ros.resources import config_path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROFILE = """<?xml version="1.0"?>
 <profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
   <transport_descriptors>
@@ -105,7 +106,7 @@ def test_another_middleware_needs_no_profile():
 def test_a_compute_device_that_may_not_be_opened_names_the_groups(tmp_path, monkeypatch):
     kfd = tmp_path / 'kfd'
     kfd.touch()
-    monkeypatch.setattr(doctor.os, 'access', lambda *_: False)
+    monkeypatch.setattr(os, 'access', lambda *_: False)
     finding, = doctor.check_gpu_access(kfd)
     assert finding.level == 'error'
     assert 'usermod -aG' in finding.fix and 'render' in finding.fix and 'video' in finding.fix
@@ -126,7 +127,7 @@ def test_torch_that_cannot_be_imported_is_a_problem(monkeypatch):
 
 def test_torch_names_its_build():
     findings = {finding.name: finding for finding in doctor.check_torch()}
-    build = {'rocm': 'ROCm', 'cuda': 'CUDA', 'cpu': 'CPU'}[torch_build()]
+    build = {'rocm': 'ROCm', 'cuda': 'CUDA', 'cpu': 'CPU'}[build_of_torch()]
     assert build in findings['torch'].text
     assert findings['CPU types'].text.startswith('float32, bfloat16, float16;')
 
@@ -205,7 +206,7 @@ def test_a_gpu_without_kernels_is_a_problem_with_a_fix():
         get_device_properties=lambda index: gpu, device=lambda index: nullcontext(),
         is_bf16_supported=lambda **_: True)
     fake = SimpleNamespace(cuda=cuda, ones=refuse, float32=None, float16=None, bfloat16=None)
-    finding, = doctor._check_gpus(fake, 'rocm')
+    finding, = torch_build._check_gpus(fake, 'rocm')
     assert finding.level == 'error' and 'no kernel image' in finding.text
     assert 'gfx1100' in finding.text and 'device:=cpu' in finding.fix
 

@@ -1,0 +1,109 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The device files of AMD GPUs, and whether this user may open them."""
+
+from __future__ import annotations
+
+import getpass
+import grp
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from caption_ros.doctor.finding import INFO, OK, PROBLEM, WARNING, Finding
+
+KFD = Path('/dev/kfd')
+DRM = Path('/sys/class/drm')
+_DRI = Path('/dev/dri')
+_DRIVER = Path('/sys/module/amdgpu')
+_GROUPS = ('render', 'video')
+_VENDOR = '0x1002'  # PCI
+_NAME = 'AMD compute'
+
+
+def is_hip_build() -> bool:
+    """Tell whether torch is here and built for AMD GPUs."""
+    try:
+        torch = importlib.import_module('torch')
+    except Exception:  # check_torch says what is wrong with it
+        return False
+    return bool(torch.version.hip)
+
+
+def amd_cards(drm: Path = DRM) -> list[str]:
+    """Return the names of the AMD graphics cards that the kernel shows."""
+    return [name for name in _amd_nodes(drm, 'card*') if '-' not in name]  # card0-HDMI-A-1
+
+
+def _amd_nodes(drm: Path, pattern: str) -> list[str]:
+    return [path.parts[-3] for path in sorted(drm.glob(f'{pattern}/device/vendor'))
+            if path.read_text().strip().lower() == _VENDOR]
+
+
+def check_gpu_access(kfd: Path = KFD, drm: Path = DRM, is_hip: Callable[[], bool] = is_hip_build,
+                     dri: Path = _DRI, driver: Path = _DRIVER) -> Iterator[Finding]:
+    """Look at the AMD compute device, the render nodes, and whether this user may open them."""
+    if not kfd.exists():
+        yield _no_compute(kfd, amd_cards(drm), is_hip(), driver)
+        return
+    devices = [kfd, *(dri / name for name in _amd_nodes(drm, 'renderD*'))]
+    missing = [device for device in devices if not device.exists()]
+    if missing:
+        yield Finding(_NAME, PROBLEM, f'{_names(missing)} is not there, though the kernel has it',
+                      'in a container: --device=/dev/dri beside --device=/dev/kfd; else sudo '
+                      'udevadm trigger')
+    devices = [device for device in devices if device.exists()]
+    closed = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
+    if closed:
+        owners = list(dict.fromkeys(device.stat().st_gid for device in closed))
+        wanted = ','.join(dict.fromkeys((*map(_group, owners), *_GROUPS)))
+        yield Finding(_NAME, PROBLEM, f'{_names(closed)} may not be opened: it belongs to group '
+                      f'{", ".join(map(_group, owners))}, and user {getpass.getuser()} is not in '
+                      'it',
+                      f'sudo usermod -aG {wanted} {getpass.getuser()} and log in again; in a '
+                      'container: --device=/dev/kfd --device=/dev/dri '
+                      + ' '.join(f'--group-add {owner}' for owner in owners))
+        return
+    if missing:
+        return
+    borrowed = [device for device in devices if not _may_anywhere(device)]
+    if borrowed:
+        yield Finding(_NAME, WARNING, f'{_names(borrowed)} may be opened from this desktop only: '
+                      f'user {getpass.getuser()} is not in group '
+                      f'{_group(borrowed[0].stat().st_gid)}, so a service or ssh may not',
+                      f'sudo usermod -aG {",".join(_GROUPS)} {getpass.getuser()} and log in again')
+    else:
+        yield Finding(_NAME, OK, f'{_names(devices)} may be opened')
+
+
+def _no_compute(kfd: Path, cards: list[str], is_hip: bool, driver: Path) -> Finding:
+    if not cards and not is_hip:
+        return Finding(_NAME, INFO, f'no {kfd} and no AMD GPU')
+    why = f'AMD GPU {", ".join(cards)} is here' if cards else 'torch is a ROCm build'
+    container = 'in a container: --device=/dev/kfd --device=/dev/dri --group-add video'
+    # A container sees the host's modules, and not its device files.
+    if driver.exists():
+        fix = f'the amdgpu driver is loaded; {container}; else look at sudo dmesg | grep kfd'
+    else:
+        fix = ('load the amdgpu driver (sudo modprobe amdgpu, then sudo dmesg | grep kfd); '
+               f'{container}')
+    return Finding(_NAME, WARNING, f'{why}, but {kfd} is not; models run on the CPU', fix)
+
+
+def _may_anywhere(device: Path) -> bool:
+    """Tell whether this user may open a device also without the rights of a desktop session."""
+    status = device.stat()
+    return (os.geteuid() == 0 or status.st_uid == os.geteuid() or status.st_mode & 0o006 == 0o006
+            or status.st_gid in {os.getegid(), *os.getgroups()})
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:  # a container need not know the host's groups
+        return str(number)
+
+
+def _names(devices: list[Path]) -> str:
+    return ', '.join(map(str, devices))
