@@ -135,6 +135,14 @@ class Captioner(Protocol):
         """
         ...
 
+    def facts(self) -> dict[str, str]:
+        """Return how the model computes, by name, for diagnostics."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Say what is not as it was asked for, one sentence each; empty when all is."""
+        ...
+
     def close(self) -> None:
         """Free the model's memory; the captioner is of no use afterwards."""
         ...

@@ -89,6 +89,14 @@ class FilteredCaptioner:
         return [max(judged[i:i + count], key=lambda caption: (caption.match, caption.score))
                 for i in range(0, len(judged), count)]
 
+    def facts(self) -> dict[str, str]:
+        """Return how the captioner computes; see Captioner."""
+        return self._captioner.facts()
+
+    def problems(self) -> list[str]:
+        """Say what of the captioner is not as it was asked for; see Captioner."""
+        return self._captioner.problems()
+
     def close(self) -> None:
         """Free the memory of captioner and filter."""
         self._captioner.close()

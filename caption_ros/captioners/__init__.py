@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from caption_ros.captioner import Captioner
+from caption_ros.captioners.acceleration import Acceleration, prepare
 from caption_ros.errors import CheckpointError
 from caption_ros.filtering import CaptionFilter, FilteredCaptioner
 
@@ -113,7 +114,8 @@ def checkpoint_folder(name_or_path: str | Path) -> Path:
 
 
 def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str = 'auto',
-                   filter_model: str | Path = '') -> Captioner:
+                   filter_model: str | Path = '',
+                   acceleration: Acceleration | None = None) -> Captioner:
     """Load a captioner.
 
     Args:
@@ -123,10 +125,12 @@ def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str
         dtype: auto, bfloat16, float16, float32 or int8 (CPU only).
         filter_model: A filter for its captions: ``blip-itm``, a folder or a hub id of a
             BlipForImageTextRetrieval; none when empty.
+        acceleration: What may be done for speed; the defaults of Acceleration if None.
 
     Raises:
         CheckpointError: If a model is unknown, not here, damaged or of another family.
-        OptionError: If device or dtype cannot be had on this machine.
+        OptionError: If device or dtype cannot be had on this machine, or the model cannot be
+            compiled.
     """
     from caption_ros.captioners.devices import resolve_device
     from caption_ros.captioners.loading import read_config
@@ -135,6 +139,9 @@ def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str
     if name in FILTERS:
         raise CheckpointError(f'model {name!r} is a filter and says nothing by itself; wanted a '
                               f'captioner ({", ".join(_BY_NAME)}) and this one as its filter')
+    acceleration = acceleration or Acceleration()
+    torch_device = resolve_device(device)
+    prepared = prepare(acceleration, torch_device)  # before anything computes on the device
     # The filter first: it is the smaller of the two, so a mistake shows before the long load.
     caption_filter = _load_filter(os.fspath(filter_model), device, dtype)
     folder, target = _find(name, _BY_NAME)
@@ -142,9 +149,13 @@ def load_captioner(name_or_path: str | Path, *, device: str = 'auto', dtype: str
         # Of the others, the captioner itself tells those that transformers knows.
         target = FAMILIES.get(str(read_config(folder).get('model_type')), _VISION_LANGUAGE)
     module, _, attribute = target.partition(':')
-    torch_device = resolve_device(device)
-    captioner: Captioner = getattr(import_module(module), attribute).load(
+    captioner = getattr(import_module(module), attribute).load(
         folder, name=name, device=torch_device, dtype=dtype)
+    try:
+        captioner.accelerate(acceleration, prepared)
+    except Exception:
+        captioner.close()
+        raise
     return FilteredCaptioner(captioner, caption_filter) if caption_filter else captioner
 
 

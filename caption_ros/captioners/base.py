@@ -14,10 +14,16 @@ import numpy.typing as npt
 
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions, Frame, check_focus
+from caption_ros.captioners.acceleration import (
+    Acceleration,
+    Prepared,
+    attention_by,
+    save_tuning,
+)
 from caption_ros.captioners.batches import Batches
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.devices import device_label
-from caption_ros.errors import CaptionError, CaptionRosError
+from caption_ros.errors import CaptionError, CaptionRosError, OptionError
 from caption_ros.region import Region
 
 _SMALL = 30_000_000  # weights
@@ -84,6 +90,37 @@ class BaseCaptioner:
         self._is_small = device == 'cpu' and _SMALL > (
             sum(weight.numel() for weight in model.parameters())
             + sum(module.packed_numbers for module in packed))
+        self._acceleration = Acceleration()
+        self._prepared = Prepared({})
+
+    def accelerate(self, acceleration: Acceleration, prepared: Prepared) -> None:
+        """Compute as is asked for from now on.
+
+        Args:
+            acceleration: What is asked for.
+            prepared: What prepare() returned for it.
+
+        Raises:
+            OptionError: If this model cannot be compiled.
+        """
+        self._acceleration = acceleration
+        self._prepared = prepared
+        if acceleration.compile != 'none':
+            self._compile(acceleration.compile)
+
+    def facts(self) -> dict[str, str]:
+        """Return how the model computes, by name, for diagnostics."""
+        return self._prepared.facts | {
+            'captions in a batch at most': str(self.batches.limit or 'no limit'),
+            'batches out of memory': str(self.batches.halvings)}
+
+    def problems(self) -> list[str]:
+        """Say what is not as it was asked for, one sentence each."""
+        found = [self._prepared.problem] if self._prepared.problem else []
+        if self.batches.halvings:
+            found.append(f'memory allows {self.batches.limit} caption(s) in a batch: lower '
+                         'max_regions, or choose a smaller model or dtype')
+        return found
 
     def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                 options: CaptionOptions) -> list[Caption]:
@@ -102,10 +139,8 @@ class BaseCaptioner:
         shown = [frame for frame in frames if frame[1]]
         if not shown:
             return [[] for _ in frames]
-        import torch
-
         try:
-            with torch.inference_mode(), _threads(1 if self._is_small else None):
+            with self._computing():
                 decoded = self.batches.run(
                     shown, lambda some: self._look(some, focus, options))
         except CaptionRosError:
@@ -124,7 +159,23 @@ class BaseCaptioner:
         if self.device != 'cpu':
             import torch
 
+            save_tuning()
             torch.cuda.empty_cache()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Let the model compute in its own way."""
+        import torch
+
+        with torch.inference_mode(), _threads(1 if self._is_small else None), \
+                attention_by(self._acceleration.attention):
+            yield
+
+    def _compile(self, mode: str) -> None:
+        """Compile what can be; see accelerate."""
+        raise OptionError(f'compile {mode!r} cannot be used with model '
+                          f'{self.name!r}: of the {self.family} family nothing is compiled; set '
+                          'compile to none')
 
     def _caption(self, region: Region | None, tokens: list[int], score: float, focus: str,
                  prompt: str) -> Caption:

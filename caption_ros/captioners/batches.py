@@ -53,7 +53,7 @@ class Batches:
             try:
                 decoded = look(_frames(batch))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 size = len(batch)
             else:
@@ -92,7 +92,8 @@ def _frames(pairs: Sequence[tuple]) -> list[Frame]:
     return frames
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the device has no memory left."""
     import torch
 
     # HIP reports some failures as a plain RuntimeError.

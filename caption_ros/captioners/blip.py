@@ -51,6 +51,7 @@ class BlipCaptioner(VisionTextCaptioner):
     """A BlipForConditionalGeneration; ``prompt`` is the beginning of the caption."""
 
     family = 'blip'
+    encoder_part = 'vision_model'
 
     def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *, device: str,
                  grid: tuple[int, int]) -> None:

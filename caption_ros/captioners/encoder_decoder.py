@@ -32,6 +32,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
     """A VisionEncoderDecoderModel; one with four input channels sees the mask as alpha."""
 
     family = 'encoder-decoder'
+    encoder_part = 'encoder'
 
     def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *,
                  focus_modes: tuple[str, ...], device: str, grid: tuple[int, int],

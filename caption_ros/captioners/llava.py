@@ -67,6 +67,7 @@ class LlavaCaptioner(VisionTextCaptioner):
     """LLaVA-1.5 behind a vision tower with an alpha channel; ``prompt`` is the question."""
 
     family = 'alpha-clip-llava'
+    encoder_part = 'model.vision_tower'
 
     def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *,
                  device: str) -> None:

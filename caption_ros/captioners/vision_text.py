@@ -10,7 +10,7 @@ plain image with every token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from caption_ros.captioner import CaptionOptions, Frame
 from caption_ros.captioners.base import BaseCaptioner
+from caption_ros.captioners.compiled import CompiledEncoder
 from caption_ros.captioners.decoding import Decoded, decode
 from caption_ros.captioners.greedy import GreedySearch
 from caption_ros.captioners.view import View, cropped
@@ -25,7 +26,13 @@ from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
 
 class VisionTextCaptioner(BaseCaptioner):
-    """Base of captioners; a subclass encodes, decodes and says how its patches lie."""
+    """Base of captioners; a subclass encodes, decodes and says how its patches lie.
+
+    Attributes:
+        encoder_part: Name of the model's image encoder, in the model.
+    """
+
+    encoder_part = ''
 
     def __init__(self, name: str, model: Any, view: View, *, focus_modes: tuple[str, ...],
                  device: str, grid: tuple[int, int], class_tokens: int) -> None:
@@ -48,11 +55,46 @@ class VisionTextCaptioner(BaseCaptioner):
         self._search: Any = None
         self._greedy: GreedySearch | None = None
         self._max_positions = 0
+        self._compiled: CompiledEncoder | None = None
+
+    def facts(self) -> dict[str, str]:
+        """Return how the model computes, by name, for diagnostics."""
+        facts = super().facts()
+        if self._compiled is not None and self._compiled.failure:
+            facts['compile'] = f'failed: {self._compiled.failure}'
+        return facts
+
+    def problems(self) -> list[str]:
+        """Say what is not as it was asked for, one sentence each."""
+        found = super().problems()
+        if self._compiled is not None and self._compiled.failure:
+            found.append('the encoder could not be compiled and runs uncompiled')
+        return found
 
     def close(self) -> None:
         """Free the model's memory."""
         self._greedy = None
+        if self._compiled is not None:
+            self._compiled.close()
+            self._compiled = None
         super().close()
+
+    def _compile(self, mode: str) -> None:
+        import torch
+
+        self._compiled = CompiledEncoder(self.name, self._model, self.encoder_part, self._encode,
+                                         mode)
+        # One image now, so that what is wrong shows at once.
+        channels = 4 if 'alpha' in self.focus_modes else 3
+        with self._computing():
+            self._compiled(torch.zeros(1, channels, *self._view.size))
+
+    def _encoded(self, pixels: Sequence[Any]) -> Any:
+        """Return encoder states (images, tokens, width) of each image's pixels (3 or 4, H, W)."""
+        import torch
+
+        encode: Callable[[Any], Any] = self._compiled or self._encode
+        return encode(torch.stack(list(pixels)))
 
     def _look(self, frames: Sequence[Frame], focus: str, options: CaptionOptions) -> Decoded:
         import torch
@@ -65,8 +107,8 @@ class VisionTextCaptioner(BaseCaptioner):
                 places = {key: len(pixels) + i for i, key in enumerate(seen)}
                 rows.extend(places[id(region)] for region in regions)
                 pixels.extend(look(rgb, list(seen.values())))
-            return self._decode(self._encode(torch.stack(pixels)), rows, None, options)
-        hidden = self._encode(torch.stack([self._view.pixels(rgb) for rgb, _ in frames]))
+            return self._decode(self._encoded(pixels), rows, None, options)
+        hidden = self._encoded([self._view.pixels(rgb) for rgb, _ in frames])
         rows = [i for i, (_, regions) in enumerate(frames) for _ in regions]
         wanted = [region for _, regions in frames for region in regions]
         if all(region is None for region in wanted):

@@ -60,6 +60,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_kept(captioner, monkey
     assert (captioner.batches.limit, captioner.batches.halvings) == (2, 1)
     captioner.caption_frames(frames(), OPTIONS)
     assert sizes[4:] == [2, 2, 1]
+    assert captioner.facts()['captions in a batch at most'] == '2'
+    assert captioner.facts()['batches out of memory'] == '1'
+    assert captioner.problems() == ['memory allows 2 caption(s) in a batch: lower max_regions, or '
+                                    'choose a smaller model or dtype']
     assert [record.message for record in caplog.records if 'out of memory' in record.message] == [
         "model 'tabletop' ran out of memory on cpu with 5 captions in a batch; it goes on with "
         'smaller batches']
@@ -79,3 +83,5 @@ def test_other_failures_are_not_tried_again(captioner, monkeypatch):
     with pytest.raises(CaptionError, match='failed on cpu: shapes do not fit'):
         captioner.caption_frames(frames(), OPTIONS)
     assert not sizes and captioner.batches.halvings == 0
+    assert captioner.facts()['captions in a batch at most'] == 'no limit'
+    assert captioner.problems() == []
