@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -79,13 +80,24 @@ class Trouble:
         return now_s - self.at_s < RECENT_S
 
 
-def model_status(state: str, model: str, details: dict[str, str], problem: str = '') -> Status:
-    """Describe the model: loaded, not loaded, or why it could not be."""
+def model_status(state: str, model: str, details: dict[str, str], problem: str = '',
+                 shortcomings: Sequence[str] = ()) -> Status:
+    """Describe the model: loaded, not loaded, or why it could not be.
+
+    Args:
+        state: State of the node.
+        model: Name of the model.
+        details: What to show of a loaded model; empty while there is none.
+        problem: Why configuring failed; empty when it did not.
+        shortcomings: What of a loaded model is not as it was asked for, one sentence each.
+    """
     values = {'model': model, 'state': state, **details}
     if problem:
         return Status('model', Level.ERROR, problem, values)
     if not details:
         return Status('model', Level.OK, f'not loaded: the node is {state}', values)
+    if shortcomings:
+        return Status('model', Level.WARN, f'{model} is loaded; {"; ".join(shortcomings)}', values)
     return Status('model', Level.OK, f'{model} is loaded', values)
 
 

@@ -83,6 +83,12 @@ def test_the_model_is_loaded_or_not_or_why_not(details, problem, level, message)
     assert status.values == {'model': 'tabletop', 'state': 'inactive', **details}
 
 
+def test_a_model_that_is_not_as_asked_for_is_a_warning():
+    status = model_status('active', 'tabletop', {'family': 'blip'}, '', ['no graphs', 'no flash'])
+    assert (status.level, status.message) == (Level.WARN,
+                                              'tabletop is loaded; no graphs; no flash')
+
+
 @pytest.mark.parametrize('facts, level, message', [
     pytest.param({}, Level.OK, 'images arrive on /camera/image', id='well'),
     pytest.param({'active': False, 'publishers': 0}, Level.OK, 'not listening', id='inactive'),

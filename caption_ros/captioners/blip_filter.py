@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caption_ros.captioners.devices import device_label
 from caption_ros.captioners.loading import (
     check_family,
     load_fast,
@@ -85,7 +86,8 @@ class BlipFilter:
         except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
             reason = ' '.join(str(error).split())[:300]
             raise CaptionError(
-                f'filter {self.name!r} failed on {self.device}: {reason}') from error
+                f'filter {self.name!r} failed on {device_label(self.device)}: '
+                f'{reason}') from error
 
     def _match(self, hidden: Any, texts: Sequence[str]) -> list[float]:
         words = self._tokenizer(list(texts), padding=True, truncation=True,

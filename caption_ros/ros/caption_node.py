@@ -27,6 +27,9 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from caption_ros.captioner import Captioner, CaptionOptions, check_focus
+from caption_ros.captioners.acceleration import Acceleration
+from caption_ros.captioners.devices import device_label
+from caption_ros.captioners.gpu_figures import GpuFigures
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.health import Counters, Status, Trouble, inference_status, model_status
 from caption_ros.mailbox import Mailbox
@@ -85,6 +88,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self._state = 'unconfigured'
         self._session = 0
         self._captioner: Captioner | None = None
+        self._gpu = GpuFigures('cpu')
         self._mailbox: Mailbox[Frame] = Mailbox()
         self._prompt = ''
         self._prompts: Any = None
@@ -193,6 +197,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             return TransitionCallbackReturn.FAILURE
         with self._lock:
             self._captioner = captioner
+            self._gpu = GpuFigures(captioner.device)
             self._mailbox = Mailbox()
             for camera in self.cameras.values():
                 camera.use(self._mailbox)
@@ -201,7 +206,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._worker = CaptionWorker(captioner, self._mailbox, self._options,
                                          lambda: self._settings, self._on_outcomes)
             self._state = 'inactive'
-        self.get_logger().info(f'loaded {captioner.name} on {captioner.device}, '
+        self.get_logger().info(f'loaded {captioner.name} on {device_label(captioner.device)}, '
                                f'{captioner.dtype}')
         return super().on_configure(state)
 
@@ -209,7 +214,11 @@ class CaptionNode(LifecycleNodeMixin, Node):
         load = self._load_captioner
         if load is None:
             from caption_ros.captioners import load_captioner as load  # torch is heavy
-        extra = {'filter_model': parameters.filter} if parameters.filter else {}
+        extra: dict[str, Any] = {}
+        if parameters.filter:
+            extra['filter_model'] = parameters.filter
+        if parameters.acceleration != Acceleration():
+            extra['acceleration'] = parameters.acceleration
         captioner = load(parameters.model, device=parameters.device, dtype=parameters.dtype,
                          **extra)
         try:
@@ -459,17 +468,22 @@ class CaptionNode(LifecycleNodeMixin, Node):
                         *(camera.status(now_s, active=active, sample=True)
                           for camera in self.cameras.values()),
                         self._inference_status(now_s)]
-            hardware_id = self._captioner.device if self._captioner is not None else 'none'
+            hardware_id = ('none' if self._captioner is None
+                           else device_label(self._captioner.device))
         self._diagnostics.publish(diagnostics_msg(
             statuses, self.get_name(), hardware_id, self.get_clock().now().to_msg()))
 
     def _model_status(self) -> Status:
         captioner = self._captioner
-        details = {} if captioner is None else {
-            'family': captioner.family, 'device': captioner.device, 'dtype': captioner.dtype,
-            'focus modes': ', '.join(captioner.focus_modes),
+        if captioner is None:
+            return model_status(self._state, self._settings.model, {}, self._model_problem)
+        details = {
+            'family': captioner.family, 'device': device_label(captioner.device),
+            'dtype': captioner.dtype, 'focus modes': ', '.join(captioner.focus_modes),
             'filter': getattr(captioner, 'filter_name', 'none')}
-        return model_status(self._state, self._settings.model, details, self._model_problem)
+        details |= captioner.facts() | self._gpu.read()
+        return model_status(self._state, self._settings.model, details, self._model_problem,
+                            captioner.problems())
 
     def _inference_status(self, now_s: float) -> Status:
         counts = self._counters.all()

@@ -19,6 +19,13 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 
 from caption_ros.captioner import DESCRIBE_MODES, FOCUS_MODES, CaptionOptions
+from caption_ros.captioners.acceleration import (
+    ATTENTIONS,
+    COMPILE_MODES,
+    FIND_MODES,
+    TUNABLE_OPS,
+    Acceleration,
+)
 from caption_ros.errors import OptionError
 
 _CAMERA = re.compile(r'[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*')
@@ -93,6 +100,20 @@ NODE_PARAMETERS = (
     ParameterSpec('dtype', 'auto', 'Number type of the weights.',
                   choices=('auto', 'bfloat16', 'float16', 'float32', 'int8'),
                   unconfigured_only=True),
+    ParameterSpec('attention', 'auto', "How attention is computed; auto is torch's choice, flash "
+                  'and efficient count where they can be had.', choices=ATTENTIONS,
+                  unconfigured_only=True),
+    ParameterSpec('compile', 'none', "Compile the image encoder, in torch.compile's mode; the "
+                  'last two record graphs on a GPU.', choices=COMPILE_MODES,
+                  unconfigured_only=True),
+    ParameterSpec('tunable_op', 'none', 'ROCm: use the fastest matrix products found so far; tune '
+                  'looks for those of new shapes too.', choices=TUNABLE_OPS,
+                  unconfigured_only=True),
+    ParameterSpec('miopen_find_mode', 'auto', 'ROCm: how MIOpen looks for convolutions; auto is '
+                  'its own default.', choices=FIND_MODES, read_only=True),
+    ParameterSpec('cache_folder', '', 'Folder of what compile, tunable_op and MIOpen have found; '
+                  'when empty, caption_ros/kernels in $XDG_CACHE_HOME or ~/.cache.',
+                  read_only=True),
     ParameterSpec('filter', '', 'Filter for the captions: blip-itm, a checkpoint folder or '
                   'owner/name on the model hub; none when empty.', unconfigured_only=True),
     ParameterSpec('cameras', [''], 'Names of the cameras; the topics of each are in the namespace '
@@ -139,6 +160,7 @@ NODE_PARAMETERS = (
 )
 _BY_NAME = {spec.name: spec for spec in NODE_PARAMETERS}
 _OPTION_NAMES = tuple(CaptionOptions.__dataclass_fields__)
+_ACCELERATION_NAMES = tuple(Acceleration.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -163,6 +185,7 @@ class NodeParameters:
     people: str
     autostart: bool
     options: CaptionOptions
+    acceleration: Acceleration
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> NodeParameters:
@@ -175,13 +198,16 @@ class NodeParameters:
             raise OptionError(f"candidates is {values['candidates']} and there is no filter to "
                               'choose among them; set filter or leave candidates at 1')
         options = {name: value for name, value in values.items() if name in _OPTION_NAMES}
-        rest = {name: value for name, value in values.items() if name not in _OPTION_NAMES}
+        acceleration = {name: values[name] for name in _ACCELERATION_NAMES}
+        rest = {name: value for name, value in values.items()
+                if name not in _OPTION_NAMES and name not in _ACCELERATION_NAMES}
         rest['cameras'] = _camera_names(values['cameras'])
         if values['people'] != 'none' and len(rest['cameras']) > 1:
             raise OptionError(f"people is {values['people']} and cameras are "
                               f'{len(rest["cameras"])}: /humans does not say in whose image they '
                               'are; wanted one camera, or people none')
-        return cls(options=CaptionOptions(**options), **rest)
+        return cls(options=CaptionOptions(**options), acceleration=Acceleration(**acceleration),
+                   **rest)
 
 
 def _camera_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class FakeCaptioner:
         self.batches: list[int] = []  # frames of each call for several
         self.closed = False
         self.threads: set[str] = set()
+        self.shortcomings: list[str] = []
 
     def caption(self, rgb: Any, regions: Any, options: CaptionOptions) -> list[Caption]:
         assert not self.closed, 'used after close'
@@ -61,6 +62,12 @@ class FakeCaptioner:
     def _text(self, rgb: Any, region: Region | None) -> str:
         pixels = rgb.reshape(-1, 3) if region is None else rgb[region.full_mask()]
         return ' '.join(str(int(value)) for value in pixels.mean(0).round())
+
+    def facts(self) -> dict[str, str]:
+        return {'compile': 'none'}
+
+    def problems(self) -> list[str]:
+        return list(self.shortcomings)
 
     def close(self) -> None:
         self.closed = True
@@ -145,6 +152,7 @@ class Bench:
         self.load_error: Exception | None = None
         self.real: Any = None  # a captioner to load in the place of the fake one
         self.load_calls: list[tuple[str, str, str]] = []
+        self.accelerations: list[Any] = []
         self.node = CaptionNode(
             load_captioner=self._load,
             parameter_overrides=[Parameter(name, value=value)
@@ -180,8 +188,10 @@ class Bench:
     def captioner(self) -> FakeCaptioner:
         return self.captioners[-1]
 
-    def _load(self, name: str, *, device: str, dtype: str, filter_model: str = '') -> Any:
+    def _load(self, name: str, *, device: str, dtype: str, filter_model: str = '',
+              acceleration: Any = None) -> Any:
         self.load_calls.append((name, device, dtype))
+        self.accelerations.append(acceleration)
         if self.load_error is not None:
             raise self.load_error
         if self.real is not None:

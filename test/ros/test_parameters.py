@@ -116,6 +116,7 @@ def test_what_is_fixed_at_the_start_is_read_only(ros):
     node = CaptionNode(parameter_overrides=[Parameter('autostart', value=False)])
     try:
         descriptors = node.describe_parameters([spec.name for spec in NODE_PARAMETERS])
-        assert [d.name for d in descriptors if d.read_only] == ['cameras', 'autostart']
+        assert [d.name for d in descriptors if d.read_only] == [
+            'miopen_find_mode', 'cache_folder', 'cameras', 'autostart']
     finally:
         node.destroy_node()
