@@ -14,6 +14,7 @@ import numpy as np
 from caption_ros.benchmark.compare import compare
 from caption_ros.benchmark.published import Published
 from caption_ros.captioner import Captioner, CaptionOptions
+from caption_ros.captioners.devices import device_label
 from caption_ros.region import Region, region_from_box
 from caption_ros.scenes import scene_frame
 
@@ -60,8 +61,9 @@ def measure(captioner: Captioner, published: Published, options: CaptionOptions,
             f'{count} region{"s" if count != 1 else ""}' if count else 'whole scene',
             partial(published.caption, rgb, regions, options.max_new_tokens),
             partial(captioner.caption, rgb, regions, options), rounds).to_dict())
-    return {'model': captioner.name, 'focus': options.focus, 'device': captioner.device,
-            'dtype': captioner.dtype, 'max_new_tokens': options.max_new_tokens,
+    return {'model': captioner.name, 'focus': options.focus,
+            'device': device_label(captioner.device), 'dtype': captioner.dtype,
+            'max_new_tokens': options.max_new_tokens,
             'threads': torch.get_num_threads(), 'machine': platform.machine(),
             'torch': torch.__version__, 'transformers': transformers.__version__,
             'ratios': ratios}

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caption_ros.commands.options import Device, Dtype
+from caption_ros.commands.options import Attention, Compile, Device, Dtype, TunableOp
 
 
 def bench(
@@ -26,6 +26,9 @@ def bench(
     max_new_tokens: int = typer.Option(16, min=1, max=512, help='Tokens of a caption.'),
     device: Device = 'auto',
     dtype: Dtype = 'auto',
+    attention: Attention = 'auto',
+    compile: Compile = 'none',
+    tunable_op: TunableOp = 'none',
     focus: str = typer.Option('', help='Focus mode; attention where the model has it.'),
     growth: bool = typer.Option(False, help='Also time more regions, larger images and longer '
                                 'captions.'),
@@ -39,6 +42,7 @@ def bench(
     from caption_ros.benchmark.published import Published
     from caption_ros.benchmark.random_weights import write_random
     from caption_ros.captioners import checkpoint_folder, load_captioner
+    from caption_ros.captioners.acceleration import Acceleration
 
     with ExitStack() as stack:
         if random:
@@ -47,10 +51,14 @@ def bench(
             write_random(random, folder)
         else:
             folder = checkpoint_folder(model)
-        captioner = load_captioner(folder, device=device, dtype=dtype)
+        captioner = load_captioner(folder, device=device, dtype=dtype, acceleration=Acceleration(
+            attention=attention, compile=compile, tunable_op=tunable_op))
         options = bench_options(captioner, focus, max_new_tokens)
         figures = measure(captioner, Published(folder), options, counts=regions, rounds=rounds)
         figures['model'] = f'random {random}' if random else model
+        figures['settings'] = captioner.facts()
+        for problem in captioner.problems():
+            typer.echo(problem, err=True)
         if growth:
             figures['growth'] = grow(captioner, options, rounds)
     table = Table(title=f'{figures["model"]}: {figures["dtype"]} on {figures["device"]}, '

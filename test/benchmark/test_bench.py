@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from caption_ros.benchmark.captions import bench_options, boxes, measure
 from caption_ros.benchmark.compare import compare
@@ -13,6 +15,7 @@ from caption_ros.benchmark.published import Published
 from caption_ros.benchmark.random_weights import write_random
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import checkpoint_folder, load_captioner
+from caption_ros.commands.bench import bench
 from caption_ros.errors import OptionError
 from caption_ros.picture import read_picture
 from caption_ros.scenes import scene_frame
@@ -75,3 +78,17 @@ def test_an_architecture_without_random_weights_is_refused(tmp_path):
     with pytest.raises(OptionError, match="no random 'gpt5'; wanted one of vit-gpt2, blip-base"):
         write_random('gpt5', tmp_path / 'x')
     assert not (tmp_path / 'x').exists()
+
+
+def test_settings_for_speed_are_checked_and_shown(tmp_path):
+    app = typer.Typer()
+    app.command()(bench)
+    done = CliRunner().invoke(app, ['tabletop', '--compile', 'fast'])
+    assert isinstance(done.exception, OptionError) and 'compile must be one of' in str(
+        done.exception)
+    done = CliRunner().invoke(app, [
+        'tabletop', '--regions', '1', '--rounds', '1', '--max-new-tokens', '2', '--device', 'cpu',
+        '--attention', 'math', '--tunable-op', 'use', '--json', str(tmp_path / 'figures.json')])
+    assert done.exit_code == 0, done.output
+    assert 'tunable_op asked for on cpu, and only rocm can do that' in done.output
+    assert json.loads((tmp_path / 'figures.json').read_text())['settings']['attention'] == 'math'
