@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from caption_ros.captioners.decoding import Decoded
-from caption_ros.captioners.linears import as_linear
+from caption_ros.captioners.linears import PackedLinear, ScreenedHead, as_linear
 from caption_ros.captioners.stepper import Joined, Layer, Stepper
 
 _GELU = {'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu': 'none'}
+_LARGE_VOCABULARY = 16_384  # below, screening costs more than it saves
 _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 # What a generation config may say without a word of the greedy caption changing.
 _HARMLESS = frozenset((
@@ -97,7 +98,7 @@ def _gpt2(decoder: Any, ends: list[int]) -> Stepper:
         'up': as_linear(block.mlp.c_fc), 'down': as_linear(block.mlp.c_proj),
     }, heads=config.n_head, gelu=_GELU[config.activation_function], norm_first=True)
         for block in body.h]
-    last = nn.Sequential(body.ln_f, as_linear(decoder.lm_head))
+    last = nn.Sequential(body.ln_f, _head(decoder, decoder.lm_head, body.wte.weight))
     return Stepper(body.wte.weight, body.wpe.weight, nn.Identity(), layers, last, ends)
 
 
@@ -118,13 +119,21 @@ def _bert(decoder: Any, ends: list[int]) -> Stepper:
         }, heads=config.num_attention_heads, gelu=gelu, norm_first=False))
     head = decoder.cls.predictions
     last = nn.Sequential(as_linear(head.transform.dense), nn.GELU(gelu), head.transform.LayerNorm,
-                         as_linear(head.decoder))
+                         _head(decoder, head.decoder, body.embeddings.word_embeddings.weight))
     positions = body.embeddings.position_embeddings.weight
     kinds = getattr(body.embeddings, 'token_type_embeddings', None)  # BLIP's text has none
     if kinds is not None:
         positions = positions + kinds.weight[0]
     return Stepper(body.embeddings.word_embeddings.weight, positions, body.embeddings.LayerNorm,
                    layers, last, ends)
+
+
+def _head(decoder: Any, layer: Any, embeddings: Any) -> Any:
+    """Return the layer of the logits; over packed bfloat16 of a large vocabulary, screened."""
+    if (isinstance(layer, PackedLinear) and layer.packed_dtype == 'bfloat16'
+            and decoder.config.tie_word_embeddings and len(embeddings) >= _LARGE_VOCABULARY):
+        return ScreenedHead(embeddings, layer.bias)
+    return as_linear(layer)
 
 
 def _joined(*layers: Any) -> Joined:

@@ -85,6 +85,32 @@ class Int8Linear(nn.Module):
         return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
 
 
+class ScreenedHead(nn.Module):
+    """Logits of a large vocabulary: all of them from 8 bits, those of the likeliest in full.
+
+    A caption on a CPU costs one reading of all weights for each token, and a quarter of GPT-2's
+    are here. The candidates are many times more than the 8 bits could put in the wrong order, so
+    the likeliest token is the full layer's.
+    """
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor], candidates: int = 64) -> None:
+        """Take weights, shape (vocabulary, width), kept as they are, and a bias or None."""
+        super().__init__()
+        self.candidates = candidates
+        self.rough = Int8Linear(weight, bias)
+        self.weight = weight.detach()
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (rows, vocabulary), float32, of (rows, width)."""
+        rough = self.rough(x.float())
+        likeliest = rough.topk(self.candidates)[1]
+        exact = torch.bmm(self.weight[likeliest], x.unsqueeze(-1)).squeeze(-1)
+        if self.bias is not None:
+            exact = exact + self.bias[likeliest]
+        return rough.scatter(-1, likeliest, exact.float())
+
+
 def has_vnni() -> bool:
     """Tell whether this CPU multiplies 8-bit numbers in hardware without overflow."""
     # A private name, so a torch that drops it costs a little accuracy only.

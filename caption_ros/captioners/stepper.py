@@ -62,21 +62,34 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, position: int, said: Tensor, seen: Tensor,
                 keep: Optional[Tensor]) -> Tensor:
-        """Return (rows, width) of the same; writes the token's keys and values into said."""
+        """Return (rows, width) of the same; writes the token's keys and values into said.
+
+        Args:
+            x: What the rows say now, (rows, width).
+            position: Its place.
+            said: Keys and values of the caption, (2, rows, heads, room, head width).
+            seen: Those of the image, (2, images, heads, encoder tokens, head width); one image
+                for all rows, or one for each.
+            keep: Encoder tokens to look at, (rows, 1, 1, encoder tokens), with one image
+                (1, 1, rows, encoder tokens), bool; None is all.
+        """
         rows, width = x.size(0), x.size(1)
         heads, depth = self.heads, width // self.heads
         qkv = self.qkv(self.norm_1(x) if self.norm_first else x)
         said[:, :, :, position] = qkv[:, width:].view(rows, 2, heads, depth).transpose(0, 1)
         own = functional.scaled_dot_product_attention(
-            qkv[:, :width].view(rows, heads, 1, depth), said[0, :, :, :position + 1],
-            said[1, :, :, :position + 1])
-        x = x + self.out(own.reshape(rows, width))
+            qkv[:, :width].view(rows, heads, 1, depth).to(said.dtype),
+            said[0, :, :, :position + 1], said[1, :, :, :position + 1])
+        x = x + self.out(own.reshape(rows, width).to(x.dtype))
         if not self.norm_first:
             x = self.norm_1(x)
-        query = self.query(self.norm_cross(x) if self.norm_first else x)
+        query = self.query(self.norm_cross(x) if self.norm_first else x).to(seen.dtype)
+        images = seen.size(1)
+        # Rows of one image ask side by side, so that its keys and values are read once.
         look = functional.scaled_dot_product_attention(
-            query.view(rows, heads, 1, depth).to(seen.dtype), seen[0], seen[1], attn_mask=keep)
-        x = x + self.cross_out(look.reshape(rows, width).to(x.dtype))
+            query.view(images, rows // images, heads, depth).transpose(1, 2), seen[0], seen[1],
+            attn_mask=keep)
+        x = x + self.cross_out(look.transpose(1, 2).reshape(rows, width).to(x.dtype))
         if not self.norm_first:
             x = self.norm_cross(x)
         up = functional.gelu(self.up(self.norm_2(x) if self.norm_first else x),
@@ -124,18 +137,18 @@ class Stepper(nn.Module):
             follows the first end of a row means nothing.
         """
         width, rows = self.tokens.size(1), picks.size(0)
+        if keep is not None and hidden.size(0) == 1:
+            keep = keep.transpose(0, 2)
         in_order = bool((picks == torch.arange(rows, device=picks.device)).all())
         room = len(given) - 1 + most
         seen: list[Tensor] = []
         said: list[Tensor] = []
         for layer in self.layers:
             both = layer.look_up(hidden)
-            if hidden.size(0) == 1:  # shared, not copied
-                both = both.expand(-1, rows, -1, -1, -1)
-            elif not in_order:
+            if hidden.size(0) > 1 and not in_order:
                 both = both.index_select(1, picks)
             seen.append(both)
-            said.append(hidden.new_empty([2, rows, self.heads, room, width // self.heads]))
+            said.append(both.new_empty([2, rows, self.heads, room, width // self.heads]))
         words = torch.zeros([most, rows], dtype=torch.long, device=hidden.device)
         chances = torch.zeros([most, rows], dtype=torch.float32, device=hidden.device)
         ended = torch.zeros([rows], dtype=torch.bool, device=hidden.device)
