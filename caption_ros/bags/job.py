@@ -94,10 +94,12 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     skipped: dict[Skipped, None] = field(default_factory=dict)  # a set that keeps its order
     skipped_count: int = 0
+    _seen: set[int] = field(default_factory=set)  # hashes, of those that are not listed too
 
     def skip(self, skipped: Skipped) -> None:
         """Add what was skipped; the second reading meets the same damage again."""
-        if skipped not in self.skipped:
+        if hash(skipped) not in self._seen:
+            self._seen.add(hash(skipped))
             self.skipped_count += 1
             if len(self.skipped) < _MOST_LISTED:
                 self.skipped[skipped] = None
@@ -126,9 +128,14 @@ def caption_bag(source: Path, out: Path, load: Callable[[], Captioner],
         OutputError: If results cannot be written; IN and finished captions are intact.
     """
     places = Places(source, out)
-    if _is_finished(places, options):
-        return None
+    try:
+        if _is_finished(places, options):
+            return None
+    except OSError as error:
+        raise OutputError(f'{places.out.parent} cannot be looked into: {one_line(error)}; choose '
+                          'another folder for OUT') from error
     recording = Recording(source)
+    recording.check_start(options.sampling.start_s)
     plan = plan_topics(recording, options.topics, options.mask,
                        use_mask=options.captions.describe != 'scene')
     if plan.mask is None and options.captions.describe in ('regions', 'both'):
