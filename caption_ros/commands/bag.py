@@ -92,7 +92,8 @@ def bag(
     load = partial(load_with_focus, model, device, dtype, filter_model, focus)
     summary = caption_bag(source, out, load, options, progress_bar)
     if summary is None:
-        typer.echo(f'{out} is finished: nothing to do')
+        typer.echo(f'{out} is there and no run of it is unfinished: nothing to do (--force starts '
+                   'over)')
         return
     _print(summary)
     if summary.out is None or summary.skipped_count:
@@ -100,6 +101,7 @@ def bag(
 
 
 def _print(summary: Summary) -> None:
+    from caption_ros.bags.files import printable
     for skipped in list(summary.skipped)[:_MOST_SHOWN]:
         where = [skipped.topic] if skipped.topic else []
         if skipped.received_ns is not None:
@@ -107,7 +109,7 @@ def _print(summary: Summary) -> None:
         if skipped.stamp_ns is not None:
             where.append(f'stamp {_seconds(skipped.stamp_ns)}')
         text = f'{", ".join(where)}: {skipped.reason}' if where else skipped.reason
-        typer.echo(f'caption-ros: skipped: {text}', err=True)
+        typer.echo(f'caption-ros: skipped: {printable(text)}', err=True)
     if summary.skipped_count > _MOST_SHOWN:
         more = summary.skipped_count - _MOST_SHOWN
         typer.echo(f'caption-ros: {more} more were skipped', err=True)
@@ -117,6 +119,7 @@ def _print(summary: Summary) -> None:
     resumed = f' ({summary.resumed} by an earlier run)' if summary.resumed else ''
     text = (f'{summary.frames} frames of {", ".join(summary.plan.images)}{masks} '
             f'captioned{resumed}{left_out}, {summary.skipped_count} skipped')
+    text = printable(text)
     if summary.out is None:
         typer.echo(f'caption-ros: {text}: nothing was captioned, so OUT was not made', err=True)
     else:

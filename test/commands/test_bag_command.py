@@ -14,6 +14,10 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from caption_ros.bags.files import Skipped
+from caption_ros.bags.job import Summary
+from caption_ros.bags.topics import Plan
+from caption_ros.commands.bag import _print
 from caption_ros.scenes import TabletopStream
 
 FRAMES = 30
@@ -70,7 +74,8 @@ def test_a_killed_run_goes_on_and_says_what_the_scene_is(source, tmp_path):
                                                             for i in range(FRAMES)]
     said = {record['captions'][0]['text'] for record in records}
     assert layout.sentence in said
-    assert _run(path, out, '--resume')[:2] == (0, f'{out} is finished: nothing to do\n')
+    assert _run(path, out, '--resume')[:2] == (
+        0, f'{out} is there and no run of it is unfinished: nothing to do (--force starts over)\n')
 
 
 def test_bad_input_is_one_line_and_status_2(source, tmp_path):
@@ -79,3 +84,14 @@ def test_bad_input_is_one_line_and_status_2(source, tmp_path):
     assert 'has no metadata.yaml; give a rosbag2 folder' in err
     status, told, err = _run(source[0], tmp_path / 'o.mcap', '--topic', '/nose')
     assert (status, told) == (2, '') and 'it has /image, /mask' in err
+
+
+def test_a_terminal_obeys_nothing_that_was_recorded(capsys):
+    odd = '/new\nline\x1b[31m'
+    summary = Summary(Plan((odd,)), skipped={Skipped(odd, 5, None, "encoding '\x07'"): None},
+                      skipped_count=1)
+    _print(summary)
+    assert capsys.readouterr().err.splitlines() == [
+        "caption-ros: skipped: /new?line?[31m, received 0.000000005: encoding '?'",
+        'caption-ros: 0 frames of /new?line?[31m captioned, 1 skipped: nothing was captioned, so '
+        'OUT was not made']
