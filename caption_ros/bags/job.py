@@ -39,7 +39,10 @@ class BagOptions:
     Attributes:
         topics: Image topics to caption; empty takes all there are.
         mask: Mask topic; None takes the one that there is, if any.
-        model: The model's name, part of what a run must have in common to be gone on with.
+        model: The model's name; with device and dtype a part of what a run must have in common
+            to be gone on with.
+        device: Where the model runs.
+        dtype: What it computes in.
         sampling: Which frames.
         captions: What to describe and how.
         batch: Frames captioned at once, 1..256; as many more are decoded meanwhile.
@@ -52,6 +55,8 @@ class BagOptions:
     topics: tuple[str, ...] = ()
     mask: str | None = None
     model: str = 'tabletop'
+    device: str = 'auto'
+    dtype: str = 'auto'
     sampling: Sampling = Sampling()
     captions: CaptionOptions = CaptionOptions()
     batch: int = 8
@@ -180,7 +185,8 @@ def _settings(recording: Recording, plan: Plan, options: BagOptions,
     """Return what decides the captions of a run, and whether it replaces nothing."""
     settings = {
         'recording': recording.path.resolve().name, 'size_bytes': recording.size_bytes,
-        'out': places.out.name, 'model': options.model, **dataclasses.asdict(plan),
+        'out': places.out.name, 'model': options.model, 'device': options.device,
+        'dtype': options.dtype, **dataclasses.asdict(plan),
         **dataclasses.asdict(options.sampling), **dataclasses.asdict(options.captions),
         'batch': options.batch, 'captions_only': options.captions_only,
         'is_new': not options.force,

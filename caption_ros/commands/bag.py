@@ -80,8 +80,9 @@ def bag(
     from caption_ros.commands.progress import progress_bar
 
     options = BagOptions(
-        topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), force=force,
-        resume=resume, captions_only=captions_only, report=not no_report, batch=batch,
+        topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), device=device,
+        dtype=dtype, force=force, resume=resume, captions_only=captions_only,
+        report=not no_report, batch=batch,
         sampling=Sampling(every_s=every, on_change=on_change, start_s=start, end_s=end),
         captions=CaptionOptions(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,

@@ -70,6 +70,9 @@ def test_other_settings_do_not_go_on_with_a_run(tmp_path, bags):
     with pytest.raises(OptionError, match='num_beams 1, got 2'):
         caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
             resume=True, batch=2, captions=CaptionOptions(num_beams=2)))
+    with pytest.raises(OptionError, match="dtype 'auto', got 'bfloat16'"):
+        caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
+            resume=True, batch=2, dtype='bfloat16'))
     with pytest.raises(OptionError, match='batch 2, got 4'):
         caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
             resume=True, batch=4))

@@ -66,6 +66,10 @@ def test_a_killed_run_goes_on_and_says_what_the_scene_is(source, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not out.exists()
+    for name in ('dtype', 'device'):
+        other = {'dtype': 'float32', 'device': 'cpu'}[name]
+        status, told, err = _run(path, out, '--describe', 'both', '--resume', f'--{name}', other)
+        assert (status, told) == (2, '') and f"{name} 'auto', got '{other}'" in err
     status, told, err = _run(path, out, '--describe', 'both', '--resume')
     assert status == 0, err
     assert f'{FRAMES} frames of /image with masks of /mask captioned (' in told
