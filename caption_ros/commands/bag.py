@@ -35,8 +35,8 @@ _MOST_SHOWN = 50
 
 
 def bag(
-    source: Path = typer.Argument(metavar='IN', help='Recording: a rosbag2 folder, .mcap, .db3 '
-                                  'or a ROS 1 .bag. It is only read.'),
+    source: Path = typer.Argument(metavar='IN', readable=False, help='Recording: a rosbag2 '
+                                  'folder, .mcap, .db3 or a ROS 1 .bag. It is only read.'),
     out: Path = typer.Argument(metavar='OUT', help='Captioned recording to be made: .mcap, .db3, '
                                'else a rosbag2 folder.'),
     topic: list[str] = typer.Option([], help='Image topic; may be repeated. All by default.'),

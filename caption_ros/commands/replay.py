@@ -23,8 +23,8 @@ _MOST_SHOWN = 20
 
 
 def replay(
-    source: Path = typer.Argument(metavar='BAG', help='Recording: a rosbag2 folder, .mcap, .db3 '
-                                  'or a ROS 1 .bag. It is only read.'),
+    source: Path = typer.Argument(metavar='BAG', readable=False, help='Recording: a rosbag2 '
+                                  'folder, .mcap, .db3 or a ROS 1 .bag. It is only read.'),
     topic: list[str] = typer.Option([], help='Topic to play; may be repeated. All by default.'),
     remap: list[str] = typer.Option([], metavar='FROM:=TO', help='Another name for a topic; may '
                                     'be repeated.'),

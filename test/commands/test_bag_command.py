@@ -14,6 +14,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from caption_ros import cli
 from caption_ros.bags.files import Skipped
 from caption_ros.bags.job import Summary
 from caption_ros.bags.topics import Plan
@@ -99,3 +100,16 @@ def test_a_terminal_obeys_nothing_that_was_recorded(capsys):
         "caption-ros: skipped: /new?line?[31m, received 0.000000005: encoding '?'",
         'caption-ros: 0 frames of /new?line?[31m captioned, 1 skipped: nothing was captioned, so '
         'OUT was not made']
+
+
+@pytest.mark.parametrize('words', [['bag', '{}', 'out.mcap'], ['replay', '{}']])
+def test_a_recording_without_permission_is_one_line_too(words, tmp_path, capsys, monkeypatch):
+    (tmp_path / 'in.mcap').write_bytes(b'x')
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+    monkeypatch.setattr(sys, 'argv', ['caption-ros', *(word.format(tmp_path / 'in.mcap')
+                                                       for word in words)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    err = capsys.readouterr().err
+    assert caught.value.code == 2 and err.count('\n') == 1
+    assert err.startswith(f'caption-ros: {tmp_path}/in.mcap cannot be read as a recording: ')
