@@ -3,8 +3,9 @@
 """One storage file of a recording, read-only, with its damage told apart from its messages.
 
 A damaged chunk of an mcap file costs the messages of that chunk only; elsewhere damage ends the
-file. An mcap file without a usable summary is read from front to back. Whatever a reader raises
-becomes a RecordingError or a reason.
+file. An mcap file without a usable summary or a full index is read from front to back. A database
+whose recorder died is finished in a copy. Whatever a reader raises becomes a RecordingError or a
+reason.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from caption_ros.bags.database import finished_copy, journals_of, uri_path
 from caption_ros.bags.unindexed import UnindexedReader, has_summary
 from caption_ros.errors import RecordingError
 
@@ -32,7 +34,10 @@ _HINTS = {
     "No module named 'mcap'": 'an mcap file without a summary needs "pip install mcap"',
     'not indexed': 'repair it with "rosbag reindex"',
     'index looks damaged': 'repair it with "rosbag reindex"',
+    'disk image is malformed': 'save what is left of it with the .recover of sqlite3',
 }
+_LATEST_NS = 2 ** 63 - 1
+_MOST_MESSAGE_BYTES = 1 << 30  # unpacked: a few bytes of zstd can claim any size
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class Skipped:
 OnDamage = Callable[[Skipped], None]
 
 
+def printable(text: str) -> str:
+    """Return a text that may hold what was recorded, without what a terminal would obey."""
+    return ''.join(letter if letter.isprintable() else '?' for letter in text)
+
+
 def one_line(error: BaseException) -> str:
     """Return the text of an error in one line, its kind where it has no text."""
     text = ' '.join(str(error).split()).rstrip('.')
@@ -100,6 +110,7 @@ class BagFile:
     def __init__(self, reader: Any, name: str) -> None:
         self._reader = reader
         self._name = name
+        self._to_cdr: Callable[[Any, bytes], bytes] = getattr(reader, 'to_cdr', _unpacked)
         self.topics = {connection.id: _topic(connection) for connection in reader.connections}
         self.counts = {connection.id: int(connection.msgcount)
                        for connection in reader.connections}
@@ -127,13 +138,16 @@ class BagFile:
                                   'of this file is left out'))
                 return
             topic = self.topics[connection.id]
-            if data[:4] == _ZSTD_MAGIC and topic.serialization == 'cdr':
-                try:
-                    data = zstd.decompress(data)
-                except (zstd.ZstdError, ValueError, EOFError) as error:
-                    on_damage(Skipped(topic.name, received_ns, None,
-                                      f'compressed message is broken: {one_line(error)}'))
-                    continue
+            if not 0 <= received_ns <= _LATEST_NS:  # no storage takes both of these
+                on_damage(Skipped(topic.name, None, None,
+                                  f'time of receipt {received_ns} ns is out of range'))
+                continue
+            try:
+                data = self._to_cdr(connection, data)
+            except Exception as error:  # noqa: BLE001 - damaged bytes raise what they hit first
+                on_damage(Skipped(topic.name, received_ns, None, f'message of {len(data)} bytes '
+                                  f'cannot be unpacked: {one_line(error)}'))
+                continue
             yield Message(topic, received_ns, data)
 
     def _raw(self, connections: list[Any], on_damage: OnDamage) -> Iterator[Any]:
@@ -148,7 +162,7 @@ class BagFile:
 
         def guarded(chunk: Any) -> Iterator[Any]:
             try:
-                yield from msgsrc(chunk, wanted, 0, sys.maxsize, storage.bio)
+                yield from msgsrc(chunk, wanted, 0, 1 << 64, storage.bio)
             except Exception as error:  # noqa: BLE001 - as above
                 count = sum(chunk.channel_count.values())
                 on_damage(Skipped('', chunk.message_start_time, None, f'{self._name}: '
@@ -181,6 +195,8 @@ def open_file(path: Path) -> Iterator[BagFile]:
             plain = Path(folder) / path.stem
             _decompress(path, plain)
         try:
+            if journals := journals_of(path):
+                plain = finished_copy(path, journals, Path(folder))
             reader = _opened(plain)
         except Exception as error:  # noqa: BLE001 - each storage has errors of its own
             raise RecordingError(f'{path} cannot be read as a recording: '
@@ -202,16 +218,40 @@ def _decompress(path: Path, plain: Path) -> None:
                              f'{one_line(error)}; set TMPDIR to a disk with room') from error
 
 
+def _unpacked(connection: Any, data: bytes) -> bytes:
+    if data[:4] != _ZSTD_MAGIC or connection.ext.serialization_format != 'cdr':
+        return data
+    unpacker = zstd.ZstdDecompressor()
+    plain = unpacker.decompress(data, _MOST_MESSAGE_BYTES)
+    if not unpacker.eof:
+        raise ValueError(f'it is cut off, or larger than {_MOST_MESSAGE_BYTES >> 20} MiB')
+    return plain
+
+
 def _opened(path: Path) -> Any:
-    reader = _reader(path)
+    reader, why = _reader(path), ''
     try:
         reader.open()
-    except Exception:
+        if path.suffix != '.mcap' or isinstance(reader, UnindexedReader) or _has_index(reader):
+            return reader
+        reader.close()
+    except Exception as error:
         if path.suffix != '.mcap' or isinstance(reader, UnindexedReader):
             raise
-        reader = UnindexedReader(path, 'its summary is broken')
-        reader.open()
+        if not isinstance(error, KeyError | UnicodeDecodeError):  # by schemas not of ROS
+            why = 'its summary is broken'
+    reader = UnindexedReader(path, why)
+    reader.open()
     return reader
+
+
+def _has_index(reader: Any) -> bool:
+    """Tell whether rosbags finds each message of an mcap file by its index."""
+    counts = [chunk.channel_count for chunk in reader.storage.chunks]
+    known = {connection.id for connection in reader.connections
+             if connection.msgtype != '__schemaless__'}
+    return bool(counts) and all(one and known.issuperset(one) for one in counts) and (
+        sum(sum(one.values()) for one in counts) == reader.message_count)
 
 
 def _reader(path: Path) -> Any:
@@ -225,4 +265,7 @@ def _reader(path: Path) -> Any:
     if path.suffix == '.mcap' and not has_summary(path):
         return UnindexedReader(path)
     from rosbags.rosbag2 import Reader
-    return Reader(path)
+    reader: Any = Reader(path)
+    if path.suffix == '.db3':
+        reader.storage.path = uri_path(path)
+    return reader

@@ -51,7 +51,7 @@ class Frame:
     """A decoded frame.
 
     Attributes:
-        key: Image topic, time of receipt in nanoseconds, and count among equal times.
+        key: Image topic, time of receipt in nanoseconds, and how often it had not gone on by then.
         number: Its place among the chosen frames, from 0, the same in each reading.
         stamp_ns: Stamp of the image, nanoseconds.
         frame_id: Coordinate frame of the image.
@@ -77,7 +77,7 @@ class Numbering:
         """Return the key of the next message; it is the same in each reading."""
         name = message.topic.name
         last_ns, count = self._last.get(name, (-1, 0))
-        count = count + 1 if message.received_ns == last_ns else 0
+        count += message.received_ns <= last_ns  # also where a loop was recorded: times come again
         self._last[name] = (message.received_ns, count)
         return name, message.received_ns, count
 

@@ -11,9 +11,11 @@ from rosbags.typesys import Stores, get_typestore
 
 from caption_ros.bags.files import Message, one_line
 from caption_ros.errors import ImageFormatError
+from caption_ros.message import stamp_to_ns
 
 RAW = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+_LATEST_NS = 2 ** 31 * 10 ** 9  # seconds of a stamp are an int32
 
 
 @lru_cache(maxsize=1)
@@ -29,7 +31,11 @@ def parse(message: Message) -> Any:
         ImageFormatError: If its bytes are no such message.
     """
     try:
-        return ros2_types().deserialize_cdr(message.data, message.topic.msgtype)
+        fields = ros2_types().deserialize_cdr(message.data, message.topic.msgtype)
     except Exception as error:  # noqa: BLE001 - damaged bytes raise whatever they hit first
         raise ImageFormatError(f'message of {len(message.data)} bytes is no '
                                f'{message.topic.msgtype}: {one_line(error)}') from error
+    if stamp_to_ns(fields.header.stamp) >= _LATEST_NS:
+        raise ImageFormatError(f'stamp of {fields.header.stamp.sec} s and '
+                               f'{fields.header.stamp.nanosec} ns is later than a stamp can be')
+    return fields

@@ -39,7 +39,10 @@ class BagOptions:
     Attributes:
         topics: Image topics to caption; empty takes all there are.
         mask: Mask topic; None takes the one that there is, if any.
-        model: The model's name, part of what a run must have in common to be gone on with.
+        model: The model's name; with device and dtype a part of what a run must have in common
+            to be gone on with.
+        device: Where the model runs.
+        dtype: What it computes in.
         sampling: Which frames.
         captions: What to describe and how.
         batch: Frames captioned at once, 1..256; as many more are decoded meanwhile.
@@ -52,6 +55,8 @@ class BagOptions:
     topics: tuple[str, ...] = ()
     mask: str | None = None
     model: str = 'tabletop'
+    device: str = 'auto'
+    dtype: str = 'auto'
     sampling: Sampling = Sampling()
     captions: CaptionOptions = CaptionOptions()
     batch: int = 8
@@ -94,10 +99,12 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     skipped: dict[Skipped, None] = field(default_factory=dict)  # a set that keeps its order
     skipped_count: int = 0
+    _seen: set[int] = field(default_factory=set)  # hashes, of those that are not listed too
 
     def skip(self, skipped: Skipped) -> None:
         """Add what was skipped; the second reading meets the same damage again."""
-        if skipped not in self.skipped:
+        if hash(skipped) not in self._seen:
+            self._seen.add(hash(skipped))
             self.skipped_count += 1
             if len(self.skipped) < _MOST_LISTED:
                 self.skipped[skipped] = None
@@ -126,9 +133,14 @@ def caption_bag(source: Path, out: Path, load: Callable[[], Captioner],
         OutputError: If results cannot be written; IN and finished captions are intact.
     """
     places = Places(source, out)
-    if _is_finished(places, options):
-        return None
+    try:
+        if _is_finished(places, options):
+            return None
+    except OSError as error:
+        raise OutputError(f'{places.out.parent} cannot be looked into: {one_line(error)}; choose '
+                          'another folder for OUT') from error
     recording = Recording(source)
+    recording.check_start(options.sampling.start_s)
     plan = plan_topics(recording, options.topics, options.mask,
                        use_mask=options.captions.describe != 'scene')
     if plan.mask is None and options.captions.describe in ('regions', 'both'):
@@ -173,7 +185,8 @@ def _settings(recording: Recording, plan: Plan, options: BagOptions,
     """Return what decides the captions of a run, and whether it replaces nothing."""
     settings = {
         'recording': recording.path.resolve().name, 'size_bytes': recording.size_bytes,
-        'out': places.out.name, 'model': options.model, **dataclasses.asdict(plan),
+        'out': places.out.name, 'model': options.model, 'device': options.device,
+        'dtype': options.dtype, **dataclasses.asdict(plan),
         **dataclasses.asdict(options.sampling), **dataclasses.asdict(options.captions),
         'batch': options.batch, 'captions_only': options.captions_only,
         'is_new': not options.force,

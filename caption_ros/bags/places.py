@@ -52,8 +52,7 @@ class Places:
                               'another')
         inside = source.resolve()
         for place in (path.resolve() for path in (*self.results(), self.part, self.work)):
-            if inside == place or place in inside.parents or (
-                    source.is_dir() and inside in place.parents):
+            if inside == place or place in inside.parents or inside in place.parents:
                 raise OptionError(f'OUT {out} and IN {source} lie in each other; choose an OUT '
                                   'elsewhere')
 

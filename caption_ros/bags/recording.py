@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from pathlib import Path, PurePath
 from typing import Any
 
 from caption_ros.bags.files import BagFile, Message, OnDamage, Skipped, Topic, one_line, open_file
-from caption_ros.errors import RecordingError
+from caption_ros.errors import OptionError, RecordingError
 
 _HELP = 'give a rosbag2 folder, .mcap, .db3 or .bag'
 
@@ -27,6 +27,7 @@ class Recording:
         start_ns: First time of receipt, nanoseconds.
         end_ns: Last time of receipt, nanoseconds.
         damage: Files that cannot be read and disagreements with metadata.yaml.
+        custom_data: What the recorder's user wrote into metadata.yaml.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +43,7 @@ class Recording:
         self.start_ns, self.end_ns = 2 ** 63 - 1, 0
         self._hashes: dict[tuple[str, str], str] = {}
         self._expected: dict[str, int] = {}
+        self.custom_data: dict[str, str] = {}
         try:
             self._files = self._find()
             self.size_bytes = sum(file.stat().st_size for file in self._files if file.exists())
@@ -50,7 +52,7 @@ class Recording:
         self._survey()
 
     def messages(self, wanted: Collection[Topic] | None, on_damage: OnDamage,
-                 ) -> Iterator[Message]:
+                 ) -> Generator[Message, None, None]:
         """Yield messages file by file, in order of receipt; None for wanted is all topics."""
         for path in self._files:
             try:
@@ -59,13 +61,16 @@ class Recording:
             except RecordingError as error:
                 on_damage(Skipped('', None, None, str(error)))
 
-    def first(self, topic: Topic) -> Message | None:
-        """Return the first message of a topic that can be read."""
-        messages = self.messages([topic], lambda damage: None)
-        try:
-            return next(messages, None)
-        finally:
-            messages.close()  # type: ignore[attr-defined]
+    def check_start(self, start_s: float) -> None:
+        """Refuse to begin behind the end.
+
+        Raises:
+            OptionError: If that second of the recording is.
+        """
+        length_s = (self.end_ns - self.start_ns) / 1e9
+        if start_s > length_s:
+            raise OptionError(f'start is {start_s:g} s and {self.path} is {length_s:.1f} s long; '
+                              'give an earlier start')
 
     def _find(self) -> list[Path]:
         if not self.path.exists():
@@ -96,6 +101,8 @@ class Recording:
         for entry in told['topics_with_message_count']:
             topic = entry['topic_metadata']
             self._hashes[topic['name'], topic['type']] = topic.get('type_description_hash') or ''
+        self.custom_data = {name: str(value)
+                            for name, value in (told.get('custom_data') or {}).items()}
         # Old recordings name files by their folder of that time.
         names = [PurePath(name).name for name in told['relative_file_paths']]
         if not names:
@@ -107,23 +114,24 @@ class Recording:
         return [self.path / name for name in names]
 
     def _survey(self) -> None:
-        is_readable = False
+        readable = []
         for path in self._files:
             try:
                 if not path.exists():
                     raise RecordingError(f'{path} is named in metadata.yaml and does not exist')
                 with open_file(path) as file:
                     self._add(file, path.name)
-                is_readable = True
+                readable.append(path)
             except RecordingError as error:
                 if len(self._files) == 1:
                     raise
                 self.damage.append(Skipped('', None, None, str(error)))
-        if not is_readable:
+        if not readable:
             raise RecordingError(f'{self.path}: none of its {len(self._files)} files can be read: '
                                  f'{self.damage[0].reason}')
         if not self.counts.total():
             raise RecordingError(f'{self.path} holds no messages; give a recording that has some')
+        self._files = readable
         first = PurePath(self._files[0].name.removesuffix('.zstd'))
         self.storage = {'.mcap': 'mcap', '.bag': 'rosbag1'}.get(first.suffix, 'sqlite3')
 

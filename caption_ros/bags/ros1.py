@@ -59,12 +59,15 @@ class Ros1Reader:
         self._reader.close()
 
     def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, time of receipt in nanoseconds and CDR bytes."""
+        """Yield connection, time of receipt in nanoseconds and bytes as they are in the bag."""
         outer = {connection.id: connection for connection in connections}
         inner = [self._inner[identity] for identity in outer]
         for connection, received_ns, data in self._reader.messages(inner):
-            yield (outer[connection.id], received_ns,
-                   bytes(self._convert[connection.msgtype](data)))
+            yield outer[connection.id], received_ns, data
+
+    def to_cdr(self, connection: Connection, data: bytes) -> bytes:
+        """Return the CDR bytes of a message of a connection; what is damaged raises anything."""
+        return bytes(self._convert[self._inner[connection.id].msgtype](data))
 
     def _add(self, connection: Connection) -> None:
         old = connection.msgtype

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from caption_ros.bags.files import Topic
@@ -16,6 +18,7 @@ from caption_ros.errors import ImageFormatError, OptionError, RecordingError
 
 _MASK_NAME = re.compile(r'mask|segment|label', re.IGNORECASE)
 _MASK_ENCODINGS = ('mono8', '8UC1', 'mono16', '16UC1', '32SC1')
+_MOST_BROKEN = 20  # messages before one whose encoding can be read
 _DEPTH_NAME = re.compile(r'depth|disparity', re.IGNORECASE)
 _DEPTH_ENCODINGS = re.compile(r'(32F|64F)(C[0-9]+)?')
 
@@ -54,7 +57,8 @@ def plan_topics(recording: Recording, topics: Sequence[str] = (), mask: str | No
     """
     names = _image_names(recording)
     if not names:
-        kinds = ', '.join(sorted({topic.msgtype for topic in recording.topics})[:8])
+        kinds = ', '.join(sorted({topic.msgtype for topic in recording.topics
+                                  if recording.counts[topic]})[:8])
         raise RecordingError(f'{recording.path} has no image topic, only {kinds}; wanted '
                              f'{RAW} or {COMPRESSED}')
     encodings = {name: _encoding(recording, name) for name in names}
@@ -142,12 +146,10 @@ def _cameras(names: Iterable[str], encodings: dict[str, str]) -> tuple[str, ...]
 def _encoding(recording: Recording, name: str) -> str:
     topics: list[Topic] = [topic for topic in recording.topics
                            if topic.name == name and topic.msgtype == RAW]
-    for topic in topics:
-        message = recording.first(topic)
-        try:
-            return str(parse(message).encoding) if message else ''
-        except ImageFormatError:
-            return ''
+    with closing(recording.messages(topics, lambda damage: None)) as messages:
+        for message in islice(messages, _MOST_BROKEN):
+            with suppress(ImageFormatError):
+                return str(parse(message).encoding)
     return ''
 
 

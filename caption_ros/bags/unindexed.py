@@ -154,10 +154,10 @@ def _messages(records: list[Any], schemas: dict[int, Any],
 
 def _connection(channel: Any, schema: Any, count: int) -> Connection:
     qos = channel.metadata.get('offered_qos_profiles', '')
-    is_idl = schema is not None and schema.encoding == 'ros2idl'
-    definition = MessageDefinition(
-        MessageDefinitionFormat.IDL if is_idl else MessageDefinitionFormat.MSG,
-        '' if schema is None else schema.data.decode('utf-8', 'replace'))
+    formats = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL}
+    kind = formats.get(schema and schema.encoding, MessageDefinitionFormat.NONE)
+    definition = MessageDefinition(kind, schema.data.decode('utf-8', 'replace')
+                                   if schema and schema.encoding in formats else '')
     return Connection(
         channel.id, channel.topic, '__schemaless__' if schema is None else schema.name,
         definition, '', count,

@@ -21,6 +21,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
+from caption_ros.bags.database import DatabaseWriter
 from caption_ros.bags.detections import DETECTIONS, detections_bytes, vision_types
 from caption_ros.bags.files import Skipped, Topic
 from caption_ros.bags.frames import Numbering
@@ -33,6 +34,7 @@ from caption_ros.bags.topics import Outputs
 from caption_ros.errors import OutputError
 
 _STRING = 'std_msgs/msg/String'
+_NO_HASH = f'RIHS01_{"0" * 64}'
 # The newest layout writes QoS in a way that ROS 2 Humble and Iron cannot read.
 _BAG_VERSION: Literal[8] = 8
 _FOREVER = QosTime(9223372036, 854775807)
@@ -65,7 +67,7 @@ def write_results(recording: Recording, journal: Journal, names: dict[str, Outpu
     wanted = [topic for topic in recording.topics if topic.name in names]
     bag = places.work / 'bag' / (places.out.stem if is_file(places.out) else places.out.name)
     written = 0
-    with (_open(bag, storage_of(places.out, recording)) as writer,
+    with (_open(bag, storage_of(places.out, recording), recording.custom_data) as writer,
           SideFiles(places, recording, list(names), len(journal),
                     with_report=with_report) as side_files):
         copied = {} if captions_only else {
@@ -75,7 +77,7 @@ def write_results(recording: Recording, journal: Journal, names: dict[str, Outpu
                         if name is not None] for image, outputs in names.items()}
         numbering = Numbering()
         messages = recording.messages(wanted if captions_only else None, on_skip)
-        for done, message in enumerate(messages):
+        for done, message in enumerate(messages, 1):
             if not captions_only:
                 writer.write(copied[message.topic], message.received_ns, message.data)
             progress(done)
@@ -107,10 +109,16 @@ def storage_of(out: Path, recording: Recording) -> StoragePlugin:
     return StoragePlugin.MCAP
 
 
+class _Writer(Writer):
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: DatabaseWriter}
+
+
 @contextmanager
-def _open(bag: Path, storage: StoragePlugin) -> Iterator[Any]:
+def _open(bag: Path, storage: StoragePlugin, custom_data: dict[str, str]) -> Iterator[Any]:
     bag.parent.mkdir(parents=True, exist_ok=True)
-    with Writer(bag, version=_BAG_VERSION, storage_plugin=storage) as writer:
+    with _Writer(bag, version=_BAG_VERSION, storage_plugin=storage) as writer:
+        for name, value in custom_data.items():
+            writer.set_custom_data(name, value)
         yield writer
 
 
@@ -149,9 +157,7 @@ def _type_hash(msgtype: str, definition: str) -> str:
             types.register(get_types_from_msg(definition, msgtype))
         return str(types.hash_rihs01(msgtype))
     except Exception:  # noqa: BLE001 - a definition that rosbags cannot read is copied all the same
-        empty = get_typestore(Stores.EMPTY)
-        empty.register(get_types_from_msg('', msgtype))
-        return str(empty.hash_rihs01(msgtype))
+        return _NO_HASH
 
 
 def _string(text: str) -> bytes:

@@ -35,8 +35,8 @@ _MOST_SHOWN = 50
 
 
 def bag(
-    source: Path = typer.Argument(metavar='IN', help='Recording: a rosbag2 folder, .mcap, .db3 '
-                                  'or a ROS 1 .bag. It is only read.'),
+    source: Path = typer.Argument(metavar='IN', readable=False, help='Recording: a rosbag2 '
+                                  'folder, .mcap, .db3 or a ROS 1 .bag. It is only read.'),
     out: Path = typer.Argument(metavar='OUT', help='Captioned recording to be made: .mcap, .db3, '
                                'else a rosbag2 folder.'),
     topic: list[str] = typer.Option([], help='Image topic; may be repeated. All by default.'),
@@ -80,8 +80,9 @@ def bag(
     from caption_ros.commands.progress import progress_bar
 
     options = BagOptions(
-        topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), force=force,
-        resume=resume, captions_only=captions_only, report=not no_report, batch=batch,
+        topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), device=device,
+        dtype=dtype, force=force, resume=resume, captions_only=captions_only,
+        report=not no_report, batch=batch,
         sampling=Sampling(every_s=every, on_change=on_change, start_s=start, end_s=end),
         captions=CaptionOptions(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,
@@ -92,7 +93,8 @@ def bag(
     load = partial(load_with_focus, model, device, dtype, filter_model, focus)
     summary = caption_bag(source, out, load, options, progress_bar)
     if summary is None:
-        typer.echo(f'{out} is finished: nothing to do')
+        typer.echo(f'{out} is there and no run of it is unfinished: nothing to do (--force starts '
+                   'over)')
         return
     _print(summary)
     if summary.out is None or summary.skipped_count:
@@ -100,6 +102,7 @@ def bag(
 
 
 def _print(summary: Summary) -> None:
+    from caption_ros.bags.files import printable
     for skipped in list(summary.skipped)[:_MOST_SHOWN]:
         where = [skipped.topic] if skipped.topic else []
         if skipped.received_ns is not None:
@@ -107,7 +110,7 @@ def _print(summary: Summary) -> None:
         if skipped.stamp_ns is not None:
             where.append(f'stamp {_seconds(skipped.stamp_ns)}')
         text = f'{", ".join(where)}: {skipped.reason}' if where else skipped.reason
-        typer.echo(f'caption-ros: skipped: {text}', err=True)
+        typer.echo(f'caption-ros: skipped: {printable(text)}', err=True)
     if summary.skipped_count > _MOST_SHOWN:
         more = summary.skipped_count - _MOST_SHOWN
         typer.echo(f'caption-ros: {more} more were skipped', err=True)
@@ -117,6 +120,7 @@ def _print(summary: Summary) -> None:
     resumed = f' ({summary.resumed} by an earlier run)' if summary.resumed else ''
     text = (f'{summary.frames} frames of {", ".join(summary.plan.images)}{masks} '
             f'captioned{resumed}{left_out}, {summary.skipped_count} skipped')
+    text = printable(text)
     if summary.out is None:
         typer.echo(f'caption-ros: {text}: nothing was captioned, so OUT was not made', err=True)
     else:

@@ -85,8 +85,8 @@ def bags(
     from caption_ros.fleet.run import FleetOptions, caption_fleet
 
     options = BagOptions(
-        topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(),
-        captions_only=not whole, report=False, batch=batch,
+        topics=tuple(topic), mask=mask, model=f'{model} {filter_model}'.strip(), device=device,
+        dtype=dtype, captions_only=not whole, report=False, batch=batch,
         sampling=Sampling(every_s=every, on_change=on_change),
         captions=CaptionOptions(
             focus=focus, describe=describe, max_regions=max_regions, num_beams=num_beams,

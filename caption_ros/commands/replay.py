@@ -23,8 +23,8 @@ _MOST_SHOWN = 20
 
 
 def replay(
-    source: Path = typer.Argument(metavar='BAG', help='Recording: a rosbag2 folder, .mcap, .db3 '
-                                  'or a ROS 1 .bag. It is only read.'),
+    source: Path = typer.Argument(metavar='BAG', readable=False, help='Recording: a rosbag2 '
+                                  'folder, .mcap, .db3 or a ROS 1 .bag. It is only read.'),
     topic: list[str] = typer.Option([], help='Topic to play; may be repeated. All by default.'),
     remap: list[str] = typer.Option([], metavar='FROM:=TO', help='Another name for a topic; may '
                                     'be repeated.'),
@@ -122,16 +122,19 @@ def _running(node: Replay) -> Iterator[None]:
 
 
 def _say_what_is_left_out(node: Replay) -> None:
+    from caption_ros.bags.files import printable
     for name, why in sorted(node.reasons.items()):
         count = node.summary.left_out[name]
-        typer.echo(f'caption-ros: {name} is not played ({count} messages): {why}', err=True)
+        typer.echo(f'caption-ros: {printable(name)} is not played ({count} messages): {why}',
+                   err=True)
 
 
 def _print(node: Replay) -> None:
+    from caption_ros.bags.files import printable
     summary = node.summary
     for damage in list(summary.damage)[:_MOST_SHOWN]:
         where = f'{damage.topic}: ' if damage.topic else ''
-        typer.echo(f'caption-ros: skipped: {where}{damage.reason}', err=True)
+        typer.echo(f'caption-ros: skipped: {printable(where + damage.reason)}', err=True)
     if len(summary.damage) > _MOST_SHOWN:
         typer.echo(f'caption-ros: {len(summary.damage) - _MOST_SHOWN} more were skipped', err=True)
     passes = f'{summary.passes} times, ' if summary.passes > 1 else ''

@@ -121,10 +121,7 @@ class Replay(Node):
         self._begin_ns = recording.start_ns + round(options.start_s * 1e9)
         self._end_ns = (recording.end_ns if options.end_s is None
                         else recording.start_ns + round(options.end_s * 1e9))
-        if self._begin_ns > recording.end_ns:
-            length_s = (recording.end_ns - recording.start_ns) / 1e9
-            raise OptionError(f'start is {options.start_s:g} s and {recording.path} is '
-                              f'{length_s:.1f} s long; give an earlier start')
+        recording.check_start(options.start_s)
         for damage in recording.damage:
             self.summary.damage[damage] = None
         self._publishers_of = self._make_publishers()

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from types import SimpleNamespace
 
 import cv2
@@ -101,6 +103,26 @@ def write_bag(path, messages, storage='sqlite3', compress=None):
     return path
 
 
+def plain_mcap(path, messages, *, is_finished=True, schemas=None, **options):
+    """Write an mcap file with mcap's own writer; schemas are (encoding, bytes) by type."""
+    writer_module = pytest.importorskip('mcap.writer')
+    with path.open('wb') as file:
+        writer = writer_module.Writer(file, **options)
+        writer.start('ros2', 'test')
+        topics = {}
+        for name, received_ns, (kind, data) in messages:
+            if name not in topics:
+                encoding, definition = (schemas or {}).get(kind) or (
+                    'ros2msg', TYPES.generate_msgdef(kind, ros_version=2)[0].encode())
+                schema = writer.register_schema(kind, encoding, definition) if encoding else 0
+                topics[name] = writer.register_channel(
+                    name, 'cdr' if encoding == 'ros2msg' else encoding or 'json', schema)
+            writer.add_message(topics[name], received_ns, data, received_ns)
+        if is_finished:
+            writer.finish()
+    return path
+
+
 def camera(count, *, masks=False, topic='/cam/image', mask_topic='/cam/mask', seed=3):
     """Messages of a camera, odometry-like texts between, and masks that come 0.3 s later."""
     stream = TabletopStream(seed, SIZE[1], SIZE[0])
@@ -130,8 +152,21 @@ def said(path, topic='/captions'):
             for name, received_ns, kind, _, data in read(path) if name == topic]
 
 
+@contextlib.contextmanager
+def untouched(path):
+    """Check that a recording is the same afterwards, to the byte and the time of its change."""
+    def state():
+        files = [path] if path.is_file() else sorted(path.rglob('*'))
+        return [(file, hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_mtime_ns)
+                for file in files]
+    before = state()
+    yield
+    assert state() == before
+
+
 @pytest.fixture
 def bags():
     return SimpleNamespace(camera=camera, write=write_bag, read=read, said=said, image=image,
                            jpeg=jpeg, text=text, header=header, types=TYPES, start_ns=START_NS,
-                           step_ns=STEP_NS, size=SIZE, captioner=PixelCaptioner)
+                           step_ns=STEP_NS, size=SIZE, captioner=PixelCaptioner,
+                           plain_mcap=plain_mcap, untouched=untouched)

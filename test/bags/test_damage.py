@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damaged recordings: what can be read is captioned, the rest counted, and IN stays as it is."""
 
-import contextlib
-import hashlib
 import sqlite3
 
 import pytest
@@ -17,38 +15,9 @@ mcap = pytest.importorskip('mcap.writer')
 FRAMES = 12
 
 
-@contextlib.contextmanager
-def untouched(path):
-    """Check that a recording is the same afterwards, to the byte and the time of its change."""
-    def state():
-        files = [path] if path.is_file() else sorted(path.rglob('*'))
-        return [(file, hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_mtime_ns)
-                for file in files]
-    before = state()
-    yield
-    assert state() == before
-
-
-def caption(source, tmp_path, pixels, **options):
-    with untouched(source):
+def caption(source, tmp_path, bags, pixels, **options):
+    with bags.untouched(source):
         return caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels, BagOptions(**options))
-
-
-def plain_mcap(path, messages, bags, *, is_finished=True, **options):
-    """Write an mcap file with mcap's own writer."""
-    with path.open('wb') as file:
-        writer = mcap.Writer(file, **options)
-        writer.start('ros2', 'test')
-        topics = {}
-        for name, received_ns, (kind, data) in messages:
-            if name not in topics:
-                definition = bags.types.generate_msgdef(kind, ros_version=2)[0]
-                schema = writer.register_schema(kind, 'ros2msg', definition.encode())
-                topics[name] = writer.register_channel(name, 'cdr', schema)
-            writer.add_message(topics[name], received_ns, data, received_ns)
-        if is_finished:
-            writer.finish()
-    return path
 
 
 def _cut(path, share):
@@ -62,7 +31,7 @@ def test_an_unfinished_mcap_gives_what_was_written(share, compress, tmp_path, ba
     messages = bags.camera(FRAMES)
     source = bags.write(tmp_path / 'in', messages, 'mcap', compress) / 'in.mcap'
     _cut(source, share)
-    summary = caption(source, tmp_path, pixels)
+    summary = caption(source, tmp_path, bags, pixels)
     copied = [(m[0], m[1], m[4]) for m in bags.read(tmp_path / 'r/o.mcap')
               if m[0] not in ('/caption', '/captions')]
     assert copied == [(name, t, data) for name, t, (_, data) in messages[:len(copied)]]
@@ -75,20 +44,20 @@ def test_an_unfinished_mcap_gives_what_was_written(share, compress, tmp_path, ba
 
 def test_an_unfinished_mcap_without_chunks_gives_all_but_the_torn_message(tmp_path, bags, pixels):
     messages = bags.camera(4)
-    source = plain_mcap(tmp_path / 'in.mcap', messages, bags, is_finished=False,
+    source = bags.plain_mcap(tmp_path / 'in.mcap', messages, is_finished=False,
                         use_chunking=False)
     source.write_bytes(source.read_bytes()[:-100_000])  # amid the third image
-    summary = caption(source, tmp_path, pixels)
+    summary = caption(source, tmp_path, bags, pixels)
     assert (summary.frames, summary.skipped_count) == (3, 1)
 
 
 def test_an_mcap_without_index_or_order_is_read_whole(tmp_path, bags, pixels):
     messages = bags.camera(4)
     messages[2], messages[5] = messages[5], messages[2]
-    source = plain_mcap(tmp_path / 'in.mcap', messages, bags, use_chunking=False,
+    source = bags.plain_mcap(tmp_path / 'in.mcap', messages, use_chunking=False,
                         index_types=mcap.IndexType.NONE, use_statistics=False,
                         repeat_channels=False, repeat_schemas=False, use_summary_offsets=False)
-    summary = caption(source, tmp_path, pixels)
+    summary = caption(source, tmp_path, bags, pixels)
     assert (summary.frames, summary.skipped_count) == (4, 0)
     assert sorted(t for t, _ in bags.said(tmp_path / 'r/o.mcap')) == [
         bags.start_ns + i * bags.step_ns for i in range(4)]
@@ -100,7 +69,7 @@ def test_an_mcap_with_a_broken_summary_is_read_all_the_same(tmp_path, bags, pixe
     start = int.from_bytes(raw[-28:-20], 'little')
     raw[start:-40] = b'\xee' * len(raw[start:-40])
     source.write_bytes(raw)
-    summary = caption(source, tmp_path, pixels)
+    summary = caption(source, tmp_path, bags, pixels)
     assert summary.frames == 4 and summary.skipped_count >= 1
     assert 'its summary is broken' in next(iter(summary.skipped)).reason
 
@@ -113,18 +82,18 @@ def test_a_broken_chunk_of_an_unfinished_mcap_costs_its_own_messages(tmp_path, b
     at = raw.index(magic, raw.index(magic) + 4)  # the first chunk has the topics, too
     raw[at:at + 4] = bytes(4)
     source.write_bytes(raw)
-    summary = caption(source, tmp_path, pixels)
+    summary = caption(source, tmp_path, bags, pixels)
     assert 0 < summary.frames < FRAMES
     assert ['a chunk is broken' in one.reason for one in summary.skipped] == [True, False]
 
 
 def test_a_chunk_with_a_wrong_checksum_is_not_believed(tmp_path, bags, pixels):
-    source = plain_mcap(tmp_path / 'in.mcap', bags.camera(FRAMES), bags, is_finished=False,
+    source = bags.plain_mcap(tmp_path / 'in.mcap', bags.camera(FRAMES), is_finished=False,
                         compression=mcap.CompressionType.NONE)
     raw = bytearray(source.read_bytes())
     raw[len(raw) * 3 // 4] ^= 1  # a pixel of the second chunk; the first has the topics, too
     source.write_bytes(raw)
-    summary = caption(source, tmp_path, pixels)
+    summary = caption(source, tmp_path, bags, pixels)
     assert 0 < summary.frames < FRAMES
     assert 'a chunk is broken: crc validation failed' in next(iter(summary.skipped)).reason
 
@@ -140,7 +109,7 @@ def test_an_mcap_of_which_nothing_can_be_read_is_refused(make, words, tmp_path, 
     source = bags.write(tmp_path / 'in', bags.camera(2), 'mcap') / 'in.mcap'
     source.write_bytes(make(source.read_bytes()))
     with pytest.raises(RecordingError, match=words) as caught:
-        caption(source, tmp_path, pixels)
+        caption(source, tmp_path, bags, pixels)
     assert '\n' not in str(caught.value) and not (tmp_path / 'r').exists()
 
 
@@ -148,7 +117,7 @@ def test_a_truncated_sqlite3_gives_what_can_be_read(tmp_path, bags, pixels):
     source = bags.write(tmp_path / 'in', bags.camera(FRAMES))
     _cut(source / 'in.db3', 0.6)
     try:
-        summary = caption(source, tmp_path, pixels)
+        summary = caption(source, tmp_path, bags, pixels)
     except RecordingError as error:
         assert 'in.db3' in str(error) and '\n' not in str(error)
     else:
@@ -169,7 +138,7 @@ def test_messages_of_an_unknown_type_are_copied(storage, tmp_path, bags, pixels)
         for data, (_, received_ns, (_, pixels_data)) in zip(odd, messages[::2]):
             writer.write(strange, received_ns, data)
             writer.write(image, received_ns, pixels_data)
-    with untouched(source):
+    with bags.untouched(source):
         summary = caption_bag(source, tmp_path / f'r/o.{"mcap" if storage == "mcap" else "db3"}',
                               lambda: pixels)
     assert (summary.frames, summary.skipped_count) == (3, 0)
@@ -188,7 +157,7 @@ def test_the_data_is_believed_where_metadata_yaml_disagrees(old, new, frames, tm
     text = (source / 'metadata.yaml').read_text()
     assert old in text
     (source / 'metadata.yaml').write_text(text.replace(old, new))
-    summary = caption(source, tmp_path, pixels)
+    summary = caption(source, tmp_path, bags, pixels)
     assert summary.frames == frames and summary.skipped_count == ('message_count' in old)
 
 
@@ -200,13 +169,13 @@ def test_wherever_the_disk_gets_full_the_run_goes_on_later(limit, tmp_path, bags
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         with pytest.raises(OutputError, match='go on with --resume') as caught:
-            caption(source, tmp_path, pixels, batch=2)
+            caption(source, tmp_path, bags, pixels, batch=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert '\n' not in str(caught.value)
     left = sorted(path.name for path in (tmp_path / 'r').iterdir())
     assert left in (['captions.jsonl.part'], [])
-    summary = caption(source, tmp_path, pixels, batch=2, resume=True)
+    summary = caption(source, tmp_path, bags, pixels, batch=2, resume=True)
     assert (summary.frames, summary.skipped_count) == (6, 0)
     caption_bag(source, tmp_path / 'whole/o.mcap', lambda: pixels, BagOptions(batch=2))
     assert (tmp_path / 'r/captions.jsonl').read_bytes() == (
@@ -224,13 +193,13 @@ def test_a_cut_ros1_bag_is_refused_with_what_to_do(share, words, tmp_path, bags,
             writer.write(topic, i, types.serialize_ros1(types.types[kind](50 * 'word '), kind))
     _cut(tmp_path / 'in.bag', share)
     with pytest.raises(RecordingError, match=f'in.bag cannot be read .*{words}') as caught:
-        caption(tmp_path / 'in.bag', tmp_path, pixels)
+        caption(tmp_path / 'in.bag', tmp_path, bags, pixels)
     assert '\n' not in str(caught.value) and not (tmp_path / 'r').exists()
 
 
-def test_a_database_that_is_no_recording_is_refused(tmp_path, pixels):
+def test_a_database_that_is_no_recording_is_refused(tmp_path, bags, pixels):
     with sqlite3.connect(tmp_path / 'in.db3') as database:
         database.execute('CREATE TABLE photos (name TEXT)')
     database.close()
     with pytest.raises(RecordingError, match='in.db3 cannot be read as a recording'):
-        caption(tmp_path / 'in.db3', tmp_path, pixels)
+        caption(tmp_path / 'in.db3', tmp_path, bags, pixels)

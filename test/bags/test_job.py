@@ -5,11 +5,13 @@
 import hashlib
 import json
 import sqlite3
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from caption_ros.bags import job
 from caption_ros.bags.frames import Sampling
 from caption_ros.bags.job import BagOptions, caption_bag
 from caption_ros.errors import CaptionError, OptionError, RecordingError
@@ -118,6 +120,18 @@ def test_players_that_are_not_ours_find_a_caption_for_each_sampled_frame(
             assert stamp['sec'] * 10 ** 9 + stamp['nanosec'] == received_ns - 7
 
 
+def test_progress_comes_to_its_end(tmp_path, bags, pixels):
+    shown = {}
+
+    @contextmanager
+    def bar(what, total):
+        yield lambda done, note='': shown.update({what: (done, total, note)})
+    messages = bags.camera(6, masks=True)[:-1]
+    caption_bag(bags.write(tmp_path / 'in', messages), tmp_path / 'r/o.mcap', lambda: pixels,
+                bar=bar)
+    assert shown == {'images': (6, 6, '5 captioned, 1 left out'), 'writing': (17, 17, '')}
+
+
 def test_captions_alone(tmp_path, bags, pixels):
     source = bags.write(tmp_path / 'in', bags.camera(3))
     caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels, BagOptions(captions_only=True))
@@ -176,6 +190,18 @@ def test_bad_messages_are_skipped_listed_and_copied(tmp_path, bags, pixels):
     listed = (tmp_path / 'r/captions.skipped.jsonl').read_text().splitlines()
     assert [json.loads(line)['received_ns'] for line in listed] == [
         messages[2][1], messages[4][1]]
+
+
+def test_a_stamp_that_no_message_can_have_is_skipped(tmp_path, bags, pixels):
+    messages = bags.camera(3, masks=True)
+    kind, data = messages[0][2]
+    latest = b'\xff\xff\xff\x7f\xff\xff\xff\xff'
+    messages[0] = (*messages[0][:2], (kind, data[:4] + latest + data[12:]))
+    source = bags.write(tmp_path / 'in', messages)
+    summary = caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels)
+    assert (summary.frames, summary.skipped_count) == (2, 1)
+    assert 'stamp of 2147483647 s and 4294967295 ns' in next(iter(summary.skipped)).reason
+    assert messages[0][2][1] in [m[4] for m in bags.read(tmp_path / 'r/o.mcap')]
 
 
 def test_a_failing_model_is_a_skip_and_a_dead_one_an_end(tmp_path, bags):
@@ -263,6 +289,47 @@ def test_bad_input_is_one_sentence(make, error, words, tmp_path, bags):
         caption_bag(tmp_path / 'in', tmp_path / 'r/o.mcap', lambda: 1 / 0)
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'r').exists() and _digest(tmp_path) == before
+
+
+def test_a_start_behind_the_end_is_refused(tmp_path, bags):
+    source = bags.write(tmp_path / 'in', bags.camera(4))
+    with pytest.raises(OptionError, match='start is 7 s and .*/in is 0.3 s long; give an earlier'):
+        caption_bag(source, tmp_path / 'r/o.mcap', lambda: 1 / 0,
+                    BagOptions(sampling=Sampling(start_s=7)))
+    assert not (tmp_path / 'r').exists()
+
+
+def test_a_file_that_is_not_there_is_counted_once(tmp_path, bags, pixels):
+    source = bags.write(tmp_path / 'in', bags.camera(2))
+    metadata = (source / 'metadata.yaml').read_text()
+    (source / 'metadata.yaml').write_text(metadata.replace('  - in.db3', '  - in.db3\n  - b.db3'))
+    summary = caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels)
+    assert (summary.frames, summary.skipped_count) == (2, 1)
+    assert 'in/b.db3 is named in metadata.yaml and does not exist' in next(
+        iter(summary.skipped)).reason
+
+
+def test_what_is_skipped_is_counted_once_however_much_it_is(tmp_path, bags, pixels, monkeypatch):
+    monkeypatch.setattr(job, '_MOST_LISTED', 2)
+    messages = bags.camera(6)
+    source = bags.write(tmp_path / 'in', messages, compress='message')
+    with sqlite3.connect(source / 'in.db3') as database:  # images are met in both readings
+        database.execute("UPDATE messages SET data = x'28b52ffd00' WHERE id <= 7")
+    database.close()
+    summary = caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels)
+    assert (summary.frames, summary.skipped_count, len(summary.skipped)) == (2, 7, 2)
+
+
+def test_what_the_user_noted_about_the_recording_is_kept(tmp_path, bags, pixels):
+    from rosbags.rosbag2 import Reader
+    source = bags.write(tmp_path / 'in', bags.camera(1))
+    metadata = (source / 'metadata.yaml').read_text()
+    assert 'custom_data: null' in metadata
+    (source / 'metadata.yaml').write_text(metadata.replace(
+        'custom_data: null', 'custom_data: {driver: Ada, run: 7}'))
+    caption_bag(source, tmp_path / 'r/o', lambda: pixels)
+    with Reader(tmp_path / 'r/o') as reader:
+        assert reader.storage.metadata.custom == {'driver': 'Ada', 'run': '7'}
 
 
 def test_metadata_that_promises_more_is_listed(tmp_path, bags, pixels):

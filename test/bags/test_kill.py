@@ -53,3 +53,16 @@ def test_ten_runs_killed_at_random_moments_end_with_the_same_captions(tmp_path, 
         assert sorted(path.name for path in out.parent.iterdir()) == sorted(
             [*SIDE_FILES, out.name])
     assert (True, False) in stages, 'every run was over before it was killed, or had not begun'
+
+
+def test_killed_between_any_two_changes_of_the_disk_also_while_going_on(tmp_path, bags):
+    source = bags.write(tmp_path / 'in', bags.camera(3, masks=True), 'mcap')
+    subprocess.run([sys.executable, Path(__file__).with_name('slow_run.py'), source, tmp_path],
+                   check=True)
+
+    def results(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*')
+                if path.is_file()}
+    whole, killed = tmp_path / 'whole', list(tmp_path.glob('[0-9]*'))
+    assert len(killed) > 15 and len(results(whole)) == len(SIDE_FILES) + 2
+    assert all(results(folder) == results(whole) for folder in killed)

@@ -3,6 +3,7 @@
 """Runs that end early go on, and no run takes what is not its own."""
 
 import hashlib
+import json
 import os
 
 import numpy as np
@@ -69,6 +70,9 @@ def test_other_settings_do_not_go_on_with_a_run(tmp_path, bags):
     with pytest.raises(OptionError, match='num_beams 1, got 2'):
         caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
             resume=True, batch=2, captions=CaptionOptions(num_beams=2)))
+    with pytest.raises(OptionError, match="dtype 'auto', got 'bfloat16'"):
+        caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
+            resume=True, batch=2, dtype='bfloat16'))
     with pytest.raises(OptionError, match='batch 2, got 4'):
         caption_bag(source, tmp_path / 'r/o.db3', bags.captioner, BagOptions(
             resume=True, batch=4))
@@ -118,6 +122,27 @@ def _killed_after(bags, count):
         return caption(*words)
     captioner.caption = run
     return captioner
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_a_loop_that_was_recorded_has_its_times_twice(storage, tmp_path, bags, pixels):
+    messages, suffix = bags.camera(4, masks=True), {'sqlite3': 'db3', 'mcap': 'mcap'}[storage]
+    source = bags.write(tmp_path / 'in', messages, storage)
+    bags.write(tmp_path / 'again', messages, storage)
+    (tmp_path / f'again/again.{suffix}').rename(source / f'again.{suffix}')
+    metadata = (source / 'metadata.yaml').read_text()
+    (source / 'metadata.yaml').write_text(metadata.replace(
+        f'  - in.{suffix}', f'  - in.{suffix}\n  - again.{suffix}'))
+    with pytest.raises(_Killed):
+        caption_bag(source, tmp_path / 'r/o.mcap', lambda: _killed_after(bags, 6),
+                    BagOptions(batch=1))
+    summary = caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels,
+                          BagOptions(batch=1, resume=True))
+    assert (summary.resumed, summary.frames) == (6, 8)
+    times = [bags.start_ns + i * bags.step_ns for i in range(4)]
+    assert sorted(t for t, _ in bags.said(tmp_path / 'r/o.mcap')) == sorted(times * 2)
+    assert [json.loads(line)['received_ns'] for line in _lines(tmp_path / 'r')] == times * 2
+    assert sum(m[0] == '/odometry' for m in bags.read(tmp_path / 'r/o.mcap')) == 8
 
 
 def test_a_whole_line_without_its_end_is_done_again(tmp_path, bags, pixels):
@@ -192,6 +217,12 @@ def test_a_full_disk_leaves_what_is_finished(ending, tmp_path, bags, pixels):
     assert os.listdir(out.parent) == ['captions.jsonl.part']
     summary = caption_bag(source, out, lambda: pixels, BagOptions(resume=True))
     assert (summary.resumed, summary.frames) == (6, 6)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_one_sentence(tmp_path, bags):
+    source = bags.write(tmp_path / 'in', bags.camera(1))
+    with pytest.raises(OutputError, match='cannot be (looked into|written): .*too long'):
+        caption_bag(source, tmp_path / ('x' * 300) / 'o.mcap', lambda: 1 / 0)
 
 
 def test_nothing_captioned_makes_no_recording(tmp_path, bags, pixels):

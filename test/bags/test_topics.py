@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which topics are taken, by themselves and by name."""
 
+import sqlite3
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,24 @@ def test_named_topics_need_no_leading_slash(recording):
         plan_topics(made, ['/nose'])
     with pytest.raises(OptionError, match='/c is to be captioned and to be the mask'):
         plan_topics(made, ['/c'], '/c')
+
+
+def test_a_mask_is_known_by_the_first_message_that_can_be_read(tmp_path, bags):
+    kind, data = bags.image(GREY, 5)
+    made = Recording(bags.write(tmp_path / 'in', [
+        ('/c', 5, bags.image(RGB, 5)), ('/mask', 6, (kind, data[:30])), ('/mask', 7, (kind, b'')),
+        ('/mask', 8, (kind, data))]))
+    assert plan_topics(made) == Plan(('/c',), '/mask', '/c')
+
+
+def test_topics_without_messages_are_no_image_topics(tmp_path, bags):
+    source = bags.write(tmp_path / 'in', [('/a', 5, bags.text('a')),
+                                          ('/c', 6, bags.image(RGB, 5))])
+    with sqlite3.connect(source / 'in.db3') as database:
+        database.execute('DELETE FROM messages WHERE timestamp = 6')
+    database.close()
+    with pytest.raises(RecordingError, match='no image topic, only std_msgs/msg/String; wanted'):
+        plan_topics(Recording(source))
 
 
 def test_masks_that_may_belong_to_two_cameras_are_asked_about(recording):

@@ -14,6 +14,11 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from caption_ros import cli
+from caption_ros.bags.files import Skipped
+from caption_ros.bags.job import Summary
+from caption_ros.bags.topics import Plan
+from caption_ros.commands.bag import _print
 from caption_ros.scenes import TabletopStream
 
 FRAMES = 30
@@ -62,6 +67,10 @@ def test_a_killed_run_goes_on_and_says_what_the_scene_is(source, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not out.exists()
+    for name in ('dtype', 'device'):
+        other = {'dtype': 'float32', 'device': 'cpu'}[name]
+        status, told, err = _run(path, out, '--describe', 'both', '--resume', f'--{name}', other)
+        assert (status, told) == (2, '') and f"{name} 'auto', got '{other}'" in err
     status, told, err = _run(path, out, '--describe', 'both', '--resume')
     assert status == 0, err
     assert f'{FRAMES} frames of /image with masks of /mask captioned (' in told
@@ -70,7 +79,8 @@ def test_a_killed_run_goes_on_and_says_what_the_scene_is(source, tmp_path):
                                                             for i in range(FRAMES)]
     said = {record['captions'][0]['text'] for record in records}
     assert layout.sentence in said
-    assert _run(path, out, '--resume')[:2] == (0, f'{out} is finished: nothing to do\n')
+    assert _run(path, out, '--resume')[:2] == (
+        0, f'{out} is there and no run of it is unfinished: nothing to do (--force starts over)\n')
 
 
 def test_bad_input_is_one_line_and_status_2(source, tmp_path):
@@ -79,3 +89,27 @@ def test_bad_input_is_one_line_and_status_2(source, tmp_path):
     assert 'has no metadata.yaml; give a rosbag2 folder' in err
     status, told, err = _run(source[0], tmp_path / 'o.mcap', '--topic', '/nose')
     assert (status, told) == (2, '') and 'it has /image, /mask' in err
+
+
+def test_a_terminal_obeys_nothing_that_was_recorded(capsys):
+    odd = '/new\nline\x1b[31m'
+    summary = Summary(Plan((odd,)), skipped={Skipped(odd, 5, None, "encoding '\x07'"): None},
+                      skipped_count=1)
+    _print(summary)
+    assert capsys.readouterr().err.splitlines() == [
+        "caption-ros: skipped: /new?line?[31m, received 0.000000005: encoding '?'",
+        'caption-ros: 0 frames of /new?line?[31m captioned, 1 skipped: nothing was captioned, so '
+        'OUT was not made']
+
+
+@pytest.mark.parametrize('words', [['bag', '{}', 'out.mcap'], ['replay', '{}']])
+def test_a_recording_without_permission_is_one_line_too(words, tmp_path, capsys, monkeypatch):
+    (tmp_path / 'in.mcap').write_bytes(b'x')
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+    monkeypatch.setattr(sys, 'argv', ['caption-ros', *(word.format(tmp_path / 'in.mcap')
+                                                       for word in words)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    err = capsys.readouterr().err
+    assert caught.value.code == 2 and err.count('\n') == 1
+    assert err.startswith(f'caption-ros: {tmp_path}/in.mcap cannot be read as a recording: ')

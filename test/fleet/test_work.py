@@ -199,8 +199,9 @@ def test_what_fails_is_told_and_whether_trying_again_may_help(fleet, tmp_path, b
     assert not (tmp_path / 'out/failed.jsonl').exists()
 
 
-def test_a_recording_of_which_nothing_is_captioned_has_failed(fleet, tmp_path, pixels):
-    options = BagOptions(captions_only=True, sampling=Sampling(start_s=900))
+def test_a_recording_of_which_nothing_is_captioned_has_failed(fleet, tmp_path, bags, pixels):
+    last_s = 2 * bags.step_ns / 1e9  # of the last image; something else comes 1 us later
+    options = BagOptions(captions_only=True, sampling=Sampling(start_s=last_s + 5e-7))
     outcome = caption_source(_task(fleet, str(tmp_path / 'out'), 'plain', options),
                              lambda: pixels)
     assert outcome.error.startswith('nothing was captioned') and outcome.is_final
