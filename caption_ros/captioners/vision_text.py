@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from caption_ros.captioner import CaptionOptions, Frame
+from caption_ros.captioners.acceleration import Acceleration, Prepared
 from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.compiled import CompiledEncoder
 from caption_ros.captioners.decoding import Decoded, decode
 from caption_ros.captioners.greedy import GreedySearch
+from caption_ros.captioners.traced import traced
 from caption_ros.captioners.view import View, cropped
 from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
@@ -56,6 +58,15 @@ class VisionTextCaptioner(BaseCaptioner):
         self._greedy: GreedySearch | None = None
         self._max_positions = 0
         self._compiled: CompiledEncoder | None = None
+        self._traced: Callable[[Any], Any] | None = None
+
+    def accelerate(self, acceleration: Acceleration, prepared: Prepared) -> None:
+        """Compute as is asked for from now on; see BaseCaptioner."""
+        super().accelerate(acceleration, prepared)
+        if self._is_small and self._compiled is None:
+            self._model.requires_grad_(False)  # weights become constants of the call
+            with self._computing():
+                self._traced = traced(self._encode, self._blank(3))
 
     def facts(self) -> dict[str, str]:
         """Return how the model computes, by name, for diagnostics."""
@@ -73,27 +84,32 @@ class VisionTextCaptioner(BaseCaptioner):
 
     def close(self) -> None:
         """Free the model's memory."""
-        self._greedy = None
+        self._greedy = self._traced = None
         if self._compiled is not None:
             self._compiled.close()
             self._compiled = None
         super().close()
 
     def _compile(self, mode: str) -> None:
-        import torch
-
         self._compiled = CompiledEncoder(self.name, self._model, self.encoder_part, self._encode,
                                          mode)
         # One image now, so that what is wrong shows at once.
-        channels = 4 if 'alpha' in self.focus_modes else 3
         with self._computing():
-            self._compiled(torch.zeros(1, channels, *self._view.size))
+            self._compiled(self._blank(1))
+
+    def _blank(self, count: int) -> Any:
+        """Return pixels of so many images to try the encoder with."""
+        import torch
+
+        channels = 4 if 'alpha' in self.focus_modes else 3
+        return torch.linspace(-1, 1, count)[:, None, None, None].repeat(
+            1, channels, *self._view.size)
 
     def _encoded(self, pixels: Sequence[Any]) -> Any:
         """Return encoder states (images, tokens, width) of each image's pixels (3 or 4, H, W)."""
         import torch
 
-        encode: Callable[[Any], Any] = self._compiled or self._encode
+        encode: Callable[[Any], Any] = self._compiled or self._traced or self._encode
         return encode(torch.stack(list(pixels)))
 
     def _look(self, frames: Sequence[Frame], focus: str, options: CaptionOptions) -> Decoded:
