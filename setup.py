@@ -21,9 +21,9 @@ EXTRAS = {
     'scores': ['pycocoevalcap'],
     'plots': ['matplotlib'],
     'fleet': ['rosbags>=0.11', 'mcap', 'ray', 'pyarrow', 'fsspec'],
-    'web': ['gradio>=5'],
+    'web': ['gradio>=6.31'],  # css, footer_links and run_history are options of launch()
     'test': ['pytest', 'pytest-timeout', 'hypothesis', 'ruff', 'rosbags', 'cv-bridge',
-             'matplotlib', 'ray', 'pyarrow', 'fsspec', 'gradio>=5', 'playwright',
+             'matplotlib', 'ray', 'pyarrow', 'fsspec', 'gradio>=6.31', 'playwright',
              'mcap-ros2-support'],
 }
 

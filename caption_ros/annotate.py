@@ -96,12 +96,13 @@ def _outline(picture: npt.NDArray[np.uint8], region: Region, colour: Colour, gro
 
 def _place(plate: npt.NDArray[np.uint8], box: Sequence[int], shape: Sequence[int],
            taken: Sequence[Box]) -> tuple[int, int]:
-    """Return where a plate goes: above, inside or below its box, where nothing is written."""
+    """Return where a plate goes: above, inside or below its box, or else near, on nothing."""
     tall, wide = plate.shape
     x = max(min(box[0], shape[1] - wide), 0)
     places = [max(min(y, shape[0] - tall), 0)
               for y in (box[1] - tall, box[1], box[3] - tall, box[3])]
-    for y in places:
+    rows = sorted(range(0, shape[0] - tall + 1, tall), key=lambda y: abs(y - box[1]))
+    for y in (*places, *rows):
         if not any(x < x1 and x0 < x + wide and y < y1 and y0 < y + tall
                    for x0, y0, x1, y1 in taken):
             return x, y

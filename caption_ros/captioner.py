@@ -21,6 +21,7 @@ Frame = tuple[npt.NDArray[np.uint8], Sequence[Region | None]]
 FOCUS_MODES = ('auto', 'alpha', 'attention', 'crop')
 DESCRIBE_MODES = ('auto', 'scene', 'regions', 'both')
 MOST_PROMPT_LETTERS = 2000  # longer than any model reads
+MOST_BEAMS = 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class CaptionOptions:
         _check_range('max_regions', self.max_regions, 1, 256)
         _check_range('min_region_area_px', self.min_region_area_px, 1, 100_000_000)
         _check_range('max_new_tokens', self.max_new_tokens, 1, 512)
-        _check_range('num_beams', self.num_beams, 1, 16)
+        _check_range('num_beams', self.num_beams, 1, MOST_BEAMS)
         if not isinstance(self.prompt, str):
             raise OptionError(f'prompt must be text, got {self.prompt!r}')
         if len(self.prompt) > MOST_PROMPT_LETTERS:

@@ -62,7 +62,7 @@ def check_size(height: int, width: int) -> None:
             and height * width <= MAX_PIXELS):
         raise ImageFormatError(
             f'image size {width}x{height} is out of range, wanted 1 to {MAX_SIDE_PX} pixels a '
-            f'side and at most {MAX_PIXELS // 1_000_000} million in all; correct the publisher')
+            f'side and at most {MAX_PIXELS // 1_000_000} million in all; make it smaller')
 
 
 def _plane(data: Buffer, height: int, width: int, step: int, itemsize: int, channels: int,

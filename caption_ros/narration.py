@@ -187,7 +187,10 @@ class Narrator:
         for thing in settled:
             thing.said, thing.said_text = thing.seen, thing.seen_text
         if anew and any(t.said is not None for t in things):
-            return self._describe(things, scene)
+            text = self._describe(things, scene)
+            # The words of two regions may be the same in all and have changed places.
+            if text or things is self._scene or all(said is None for _, said, _ in before):
+                return text
         self._described = frozenset()
         return _listed([_news_of(thing, said, text) for thing, said, text in before])
 

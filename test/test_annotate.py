@@ -112,6 +112,21 @@ def test_texts_of_neighbours_do_not_cover_each_other():
         assert bar.sum() >= 20
 
 
+def test_long_texts_at_the_edges_do_not_cover_each_other():
+    size = (480, 640)
+    corners = [(0, 0), (600, 0), (0, 450), (600, 450)]
+    regions = [region_from_box((x, y, x + 40, y + 30), size, i)
+               for i, (x, y) in enumerate(corners, 1)]
+    picture = annotate(grey(*size), [(region, 'a long caption ' * 9) for region in regions]
+                       + [(None, 'a scene ' * 40)])
+    rows = []
+    for region in regions:  # those of the bar of its plate, which is wider than an outline
+        bar = has_colour(picture, label_colour(region.label))
+        wide = np.lib.stride_tricks.sliding_window_view(bar[:, :20], 6, 1).all(2).any(1)
+        rows += list(np.flatnonzero(wide))
+    assert len(rows) == len(set(rows)) >= 4 * 40
+
+
 @pytest.mark.parametrize('text', [
     'Красная кружка', '红色的杯子', 'كوب أحمر', '赤いマグカップ', '😀', 'a\x00b\nc', '\ud800', '',
     '   ', 'é' * 400], ids=ascii)

@@ -159,6 +159,13 @@ def test_with_scene_and_regions_a_new_place_is_told_by_the_scene():
     assert said == ['a kitchen', 'a cat appeared', 'a garden']
 
 
+@pytest.mark.parametrize('scene', [{}, {None: 'a mug and a ball, red and blue'}],
+                         ids=['regions', 'scene and regions'])
+def test_regions_that_swap_colours_are_told(scene):
+    script = [(3, scene | {1: MUG, 2: BALL}), (3, scene | {1: 'a blue mug', 2: 'a red ball'})]
+    assert texts(Narrator(), script)[1:] == ['now a blue mug; now a red ball']
+
+
 def test_masks_that_come_later_do_not_repeat_what_was_said():
     narrator = Narrator()
     scene = 'a red mug and a blue ball'

@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import ipaddress
 import os
 import signal
 import socket
+import tempfile
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from caption_ros.captioner import CaptionOptions
 from caption_ros.commands.options import Device, Dtype, Model, NumBeams
 from caption_ros.errors import OptionError
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from caption_ros.captioner import Captioner
 
 _LEAST_PASSWORD = 8
+_AFTER_A_WRONG_PASSWORD_S = 1.0
 
 
 def web(
@@ -40,16 +46,29 @@ def web(
     user = _user(auth)
     _check_host(host, user)
     _check_port(host, port)
-    for name in ('GRADIO_ANALYTICS_ENABLED', 'HF_HUB_DISABLE_TELEMETRY'):
-        os.environ[name] = 'False' if name.startswith('GRADIO') else '1'
+    CaptionOptions(num_beams=num_beams)  # checks its range
+    os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1'}
+    with tempfile.TemporaryDirectory(prefix='caption_ros_web_') as folder:
+        os.environ['GRADIO_TEMP_DIR'] = folder  # pictures of visitors do not stay
+        _serve(model, image, host, port, user, device, dtype, num_beams)
+
+
+def _serve(model: str, image: str, host: str, port: int, user: tuple[str, str] | None,
+           device: str, dtype: str, num_beams: int) -> None:
     try:
         import gradio  # noqa: F401
     except ImportError:
         raise OptionError("the page needs gradio, which is not installed; pip install "
                           "'caption_ros[web]'") from None
+    from PIL import Image
+
     from caption_ros.captioners import KNOWN, load_captioner, local_checkpoint
     from caption_ros.web.page import Page, launch_options
+    from caption_ros.web.painting import MOST_PIXELS
     from caption_ros.web.studio import Studio
+
+    # Pillow refuses twice that; gradio reads by itself what browsers call paint.
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 
     def load(name: str) -> Captioner:
         return load_captioner(name, device=device, dtype=dtype)
@@ -63,8 +82,9 @@ def web(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        page.launch(**launch_options(host, port, user))
-        typer.echo(f'caption-ros: the page is at http://{host}:{port}')
+        page.launch(**launch_options(host, port, None if user is None else _door(user)))
+        typer.echo('caption-ros: the page is at http://'
+                   f'{f"[{host}]" if ":" in host else host}:{port}')
         stop.wait()
     finally:
         page.close(verbose=False)
@@ -94,13 +114,28 @@ def _user(auth: str) -> tuple[str, str] | None:
     return user, password
 
 
+def _door(user: tuple[str, str]) -> Callable[[str, str], Awaitable[bool]]:
+    """Return what lets the user in; others wait, so that guessing takes years."""
+    one_at_a_time = asyncio.Lock()
+
+    async def lets_in(name: str, password: str) -> bool:
+        async with one_at_a_time:
+            # Both are compared whatever the first says, in a time that tells nothing.
+            right = [hmac.compare_digest(given.encode(), own.encode())
+                     for given, own in zip((name, password), user)]
+            if not all(right):
+                await asyncio.sleep(_AFTER_A_WRONG_PASSWORD_S)
+            return all(right)
+    return lets_in
+
+
 def _check_host(host: str, user: tuple[str, str] | None) -> None:
     try:
         alone = host == 'localhost' or ipaddress.ip_address(host).is_loopback
     except ValueError:
         alone = False
     if not alone and user is None:
-        raise OptionError(f'--host {host} lets others in; wanted --auth USER:PASSWORD with it, '
+        raise OptionError(f'--host {host!r} lets others in; wanted --auth USER:PASSWORD with it, '
                           'or the host 127.0.0.1')
 
 
@@ -124,4 +159,8 @@ def _live(topic: str) -> Any:
             raise OptionError(f'--image {topic} needs ROS, and {error.name} is not installed; '
                               'source a ROS workspace or leave --image out') from error
         return None
-    return Live(topic)
+    try:
+        return Live(topic)
+    except Exception as error:  # rclpy has several for a name that is none
+        raise OptionError(f'--image {topic!r} cannot be listened to: '
+                          + ' '.join(str(error).split())) from error

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
+from caption_ros.errors import OptionError
 from caption_ros.message import image_from_msg
 from caption_ros.ros.messages import msg_from_array
 from caption_ros.ros.spinning import make_executor
 from caption_ros.ros.subscriptions import FollowingSubscription
 
 _FOLLOW_PERIOD_S = 0.25
+_SILENT_S = 3.0  # a camera that says nothing for longer is said to be off
 
 
 class Live:
@@ -40,6 +43,8 @@ class Live:
         self.lost = 0
         self.frames = 0
         self._newest: Any = None
+        self._newest_s = 0.0
+        self._is_boxed = False
         self._masks = self._node.create_publisher(Image, 'mask', QoSProfile(depth=5))
         self._boxes = self._node.create_publisher(RegionOfInterest, 'roi', QoSProfile(depth=5))
         if topic:
@@ -53,21 +58,41 @@ class Live:
         self._stop = threading.Event()
         self._thread.start()
 
-    def newest(self) -> tuple[Header, npt.NDArray[np.uint8]] | None:
-        """Return header and RGB image (H, W, 3) of the newest frame, None before the first.
+    def newest(self) -> tuple[Header, npt.NDArray[np.uint8]]:
+        """Return header and RGB image (H, W, 3) of the newest frame.
 
         Raises:
+            OptionError: If none has come yet.
             ImageFormatError: If it is no picture.
         """
         message = self._newest
-        return None if message is None else (message.header, image_from_msg(message))
+        if message is None:
+            raise OptionError(f'no frame came on {self.topic} yet; is the camera on?')
+        return message.header, image_from_msg(message)
+
+    def check_that_it_films(self) -> None:
+        """Refuse to call a camera live whose last frame is old.
+
+        Raises:
+            OptionError: If it is.
+        """
+        silent_s = time.monotonic() - self._newest_s
+        if silent_s > _SILENT_S:
+            raise OptionError(f'no frame came on {self.topic} for {silent_s:.0f} s; is the camera '
+                              'still on?')
 
     def publish_mask(self, labels: npt.NDArray[np.uint8], header: Header | None) -> None:
         """Publish a label image, (H, W) uint8, with the header of the frame it was painted on."""
         self._masks.publish(msg_from_array(labels, 'mono8', self._header(header)))
 
     def publish_box(self, box: tuple[int, int, int, int] | None) -> None:
-        """Publish a box (x0, y0, x1, y1), or that there is none any more."""
+        """Publish a box (x0, y0, x1, y1), or that the one before is there no more.
+
+        Without one before nothing is said: somebody else may point at something.
+        """
+        if box is None and not self._is_boxed:
+            return
+        self._is_boxed = box is not None
         x0, y0, x1, y1 = box or (0, 0, 0, 0)
         self._boxes.publish(RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0,
                                              height=y1 - y0))
@@ -87,7 +112,7 @@ class Live:
         return Header(stamp=self._node.get_clock().now().to_msg())
 
     def _on_image(self, message: Any) -> None:
-        self._newest = message
+        self._newest, self._newest_s = message, time.monotonic()
         self.frames += 1
 
     def _on_lost(self, count: int) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,76 @@ import gradio as gr
 import numpy as np
 import numpy.typing as npt
 
-from caption_ros.captioner import FOCUS_MODES, CaptionOptions
+from caption_ros.captioner import FOCUS_MODES, MOST_BEAMS, CaptionOptions
 from caption_ros.errors import CaptionRosError, OptionError, RegionError
 from caption_ros.region import Region, region_from_box, regions_from_labels
-from caption_ros.web.painting import COLOURS, box_of, painted_labels, read_upload, to_paint_on
+from caption_ros.web.painting import (
+    COLOURS,
+    box_of,
+    img_tag,
+    painted_labels,
+    read_upload,
+    to_paint_on,
+)
 from caption_ros.web.studio import Answer, Studio, Wish
 
 CSS = """
 .gradio-container { max-width: 1100px !important; }
 #said textarea { font-size: 1.15rem; }
-#paint, #live, #result { overflow: hidden; }
+#paint { overflow: hidden; }
+#paint button[aria-label="Clear canvas"] { display: none; }  /* takes the picture away, too */
+#live img, #result img { width: 100%; max-height: 80vh; object-fit: contain; }
+#result img { touch-action: none; cursor: crosshair; user-select: none; }
+#drag-box { position: fixed; box-sizing: border-box; z-index: 9; pointer-events: none;
+            border: 2px dashed #ff3b30; background: rgb(255 59 48 / 15%); }
 @media (max-width: 640px) { .gradio-container { padding: 8px !important; } }
 """
 FONTS = ('system-ui', 'sans-serif')
+# Draws a box while a pointer is dragged over the picture, and tells its edges as shares, 0..1.
+DRAG_JS = """
+let from = null, picture = null;
+const mark = document.createElement('div');
+mark.id = 'drag-box';
+const area = () => {  // of the picture without the bars beside it
+  const frame = picture.getBoundingClientRect();
+  const zoom = Math.min(frame.width / picture.naturalWidth, frame.height / picture.naturalHeight);
+  const width = picture.naturalWidth * zoom, height = picture.naturalHeight * zoom;
+  return {x: frame.x + (frame.width - width) / 2, y: frame.y + (frame.height - height) / 2,
+          width, height};
+};
+const edges = to => [Math.min(from.x, to.x), Math.min(from.y, to.y),
+                     Math.max(from.x, to.x), Math.max(from.y, to.y)];
+const end = () => { from = null; mark.remove(); };
+document.addEventListener('pointerdown', event => {
+  if (event.button !== 0 || !event.target.matches('#result img')) return;
+  event.preventDefault();
+  picture = event.target;
+  from = event;
+});
+document.addEventListener('dragstart', event => {
+  if (event.target.matches('#result img')) event.preventDefault();
+});
+document.addEventListener('pointermove', event => {
+  if (!from || event.pointerId !== from.pointerId) return;
+  const [x0, y0, x1, y1] = edges(event);
+  Object.assign(mark.style, {left: x0 + 'px', top: y0 + 'px', width: x1 - x0 + 'px',
+                             height: y1 - y0 + 'px'});
+  document.body.append(mark);
+});
+document.addEventListener('pointercancel', end);
+document.addEventListener('pointerup', event => {
+  if (!from || event.pointerId !== from.pointerId) return;
+  const [x0, y0, x1, y1] = edges(event), {x, y, width, height} = area();
+  end();
+  if (x1 - x0 > 3 && y1 - y0 > 3)
+    trigger('submit', {shares: [(x0 - x) / width, (y0 - y) / height,
+                                (x1 - x) / width, (y1 - y) / height]});
+});
+"""
 _LIVE_PERIOD_S = 0.3
+_CACHE_S = 300  # what gradio writes to files for browsers is fetched at once
 _MOST_UPLOAD = '64mb'
+_FRAMED: dict[str, Any] = {'container': True, 'show_label': True, 'padding': True}
 
 
 @dataclass
@@ -59,51 +115,72 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """Return the page, to be launched."""
-        with gr.Blocks(title='caption_ros', analytics_enabled=False) as page:
-            shown = gr.State()
-            gr.Markdown('# What do you see?\nOpen a picture, or take a frame of the camera, and '
-                        'paint on a thing; each colour is a region.')
+        filmed = self._live is not None and bool(self._live.topic)
+        with gr.Blocks(title='caption_ros', analytics_enabled=False,
+                       delete_cache=(_CACHE_S, _CACHE_S)) as page:
+            shown, told = gr.State(), gr.State()
+            gr.Markdown('# What do you see?\nOpen a picture'
+                        + (', or take a frame of the camera,' if filmed else '')
+                        + ' and paint on a thing, or drag a box round it. Each colour is a '
+                        'region of its own.')
             message = gr.Textbox(label='Message', elem_id='message', interactive=False,
                                  visible=False)
             with gr.Row():
                 with gr.Column(min_width=300):
-                    upload = gr.File(label='Picture', elem_id='upload', height=110)
-                    if self._live is not None and self._live.topic:
-                        live = gr.Image(label=self._live.topic, elem_id='live',
-                                        interactive=False, buttons=[])
-                        on = gr.Checkbox(True, label='Live', elem_id='live-on')
-                        take = gr.Button('Paint on this frame', elem_id='take')
+                    upload = gr.File(label='Picture', elem_id='upload', height=140)
+                    live = gr.HTML(label=self._live.topic if filmed else '', elem_id='live',
+                                   visible=filmed, **_FRAMED)
+                    camera = gr.Textbox(label='Camera', elem_id='camera', interactive=False,
+                                        visible=False)
+                    on = gr.Checkbox(filmed, label='Live', elem_id='live-on', visible=filmed)
+                    take = gr.Button('Paint on this frame', elem_id='take', visible=filmed)
                     paint = gr.ImageEditor(
                         label='Paint here', elem_id='paint', type='numpy', sources=(),
                         transforms=(), layers=False, format='png', interactive=True,
+                        placeholder='Open a picture first;\nit can be painted on here.',
                         brush=gr.Brush(default_size=22, colors=list(COLOURS),
                                        default_color=COLOURS[0], color_mode='fixed'),
                         buttons=[])
-                    box = gr.Textbox(label='Box: x0, y0, x1, y1 in pixels', elem_id='box')
+                    anew = gr.Button('Take all paint away', elem_id='anew', size='sm')
                 with gr.Column(min_width=300):
-                    said = gr.Textbox(label='Caption', elem_id='said', interactive=False, lines=3)
-                    result = gr.Image(label='What was understood', elem_id='result',
-                                      interactive=False, buttons=[])
+                    said = gr.Textbox(label='Caption, score and time', elem_id='said',
+                                      interactive=False, lines=3,
+                                      placeholder='What the model says comes here.')
+                    result = gr.HTML('It is shown here on the picture.', elem_id='result',
+                                     label='What was understood', js_on_load=DRAG_JS, **_FRAMED)
+                    box = gr.Textbox(label='Box', elem_id='box',
+                                     info='Drag one on the picture above, or write its corners '
+                                     'in pixels: x0, y0, x1, y1.')
+            with gr.Row():
+                with gr.Column(min_width=300):
                     model = gr.Dropdown(self._studio.models, value=self._studio.models[0],
                                         label='Model', elem_id='model')
                     focus = gr.Dropdown(list(FOCUS_MODES), value='auto', label='Focus',
                                         elem_id='focus')
+                with gr.Column(min_width=300):
                     prompt = gr.Textbox(label='Prompt (of models that take text)',
                                         elem_id='prompt')
-                    beams = gr.Slider(1, 8, value=self._num_beams, step=1, label='Beams',
-                                      elem_id='beams')
+                    beams = gr.Slider(1, MOST_BEAMS, value=self._num_beams, step=1,
+                                      label='Beams', elem_id='beams')
             wish = [model, focus, prompt, beams]
-            outputs = [said, result, message]
-            upload.upload(self._opened, [upload, *wish], [shown, paint, *outputs])
+            outputs = [said, result, message, on]
+            upload.upload(self._opened, [upload, *wish], [shown, paint, box, *outputs])
             touched: dict[str, Any] = {'show_progress': 'hidden', 'trigger_mode': 'always_last'}
-            paint.change(self._painted, [shown, paint, box, *wish], outputs, **touched)
-            for part in (box.submit, box.blur, model.change, focus.change, prompt.submit,
-                         prompt.blur, beams.release):
-                part(self._painted, [shown, paint, box, *wish], outputs, **touched)
-            if self._live is not None and self._live.topic:
-                gr.Timer(_LIVE_PERIOD_S).tick(self._filmed, [on, *wish], [live, said, message],
-                                              show_progress='hidden')
-                take.click(self._taken, wish, [shown, paint, on, *outputs])
+            anew.click(self._anew, [shown, *wish], [shown, paint, box, *outputs],
+                       show_progress='hidden')
+            result.submit(self._dragged, [shown, paint, *wish], [box, *outputs], **touched)
+            # One event for all, so that an answer to what was before never comes last.
+            gr.on([paint.change, box.submit, box.blur, model.change, focus.change, prompt.submit,
+                   prompt.blur, beams.change],
+                  self._painted, [shown, paint, box, *wish], outputs, **touched)
+            if filmed:
+                clock = gr.Timer(_LIVE_PERIOD_S)
+                clock.tick(self._filmed, [told, *wish], [told, live, said, camera],
+                           show_progress='hidden')
+                # Ticks also cost a browser that has nothing new to show.
+                on.change(lambda on: (gr.Timer(active=on), gr.Textbox(visible=False)), on,
+                          [clock, camera], show_progress='hidden')
+                take.click(self._taken, wish, [shown, paint, box, *outputs])
         return page
 
     def _opened(self, path: str | None, *wish: Any) -> tuple[Any, ...]:
@@ -111,53 +188,73 @@ class Page:
         try:
             if path is None:
                 raise OptionError('no picture was sent; choose one')
-            shown = Shown(read_upload(Path(path)))
+            return self._begun(Shown(read_upload(Path(path))), *wish)
         except CaptionRosError as error:
-            return (gr.skip(), gr.skip(), gr.skip(), gr.skip(), _told(error))
-        return shown, _canvas(shown), *self._said(shown, None, *wish)
+            return _nothing_but(error, 3)
 
     def _taken(self, *wish: Any) -> tuple[Any, ...]:
-        """Take the newest frame to paint on, and let the live picture rest."""
+        """Take the newest frame to paint on."""
         try:
             newest = self._live.newest()
-            if newest is None:
-                raise OptionError(f'no frame came on {self._live.topic} yet; is the camera on?')
+            return self._begun(Shown(newest[1], newest[0]), *wish)
         except CaptionRosError as error:
-            return (gr.skip(),) * 5 + (_told(error),)
-        shown = Shown(newest[1], newest[0])
-        return shown, _canvas(shown), False, *self._said(shown, None, *wish)
+            return _nothing_but(error, 3)
 
-    def _filmed(self, on: bool, *wish: Any) -> tuple[Any, ...]:
-        """Show the newest frame and what is said of it."""
-        if not on:
-            return gr.skip(), gr.skip(), gr.skip()
+    def _begun(self, shown: Shown, *wish: Any) -> tuple[Any, ...]:
+        """Begin with a picture: no paint, no box."""
+        return shown, _canvas(shown), '', *self._said(shown, None, *wish)
+
+    def _anew(self, shown: Shown | None, *wish: Any) -> tuple[Any, ...]:
+        """Take paint and box away; the picture stays."""
+        return (gr.skip(),) * 7 if shown is None else self._begun(shown, *wish)
+
+    def _filmed(self, told: Any, *wish: Any) -> tuple[Any, ...]:
+        """Show the newest frame and what is said of it, once."""
         try:
-            newest = self._live.newest()
-            if newest is None:
-                return gr.skip(), gr.skip(), gr.skip()
-            answer = self._studio.ask(newest[1], None, _wish(*wish))
+            new = (self._live.frames, *wish)
+            rgb = self._live.newest()[1]
+            if new == told:
+                self._live.check_that_it_films()
+                return (gr.skip(),) * 4
+            answer = self._studio.ask(rgb, None, _wish(*wish))
         except CaptionRosError as error:
-            return gr.skip(), gr.skip(), _told(error)
-        return to_paint_on(answer.picture), _lines(answer), gr.Textbox(visible=False)
+            return gr.skip(), gr.skip(), gr.skip(), _told(error)
+        return new, _shown(answer), _lines(answer), gr.Textbox(visible=False)
+
+    def _dragged(self, event: gr.EventData, shown: Shown | None, painted: Any, *wish: Any,
+                 ) -> tuple[Any, ...]:
+        """Write down the box that was dragged, and say what is in it."""
+        if shown is None:
+            return (gr.skip(),) * 5
+        height, width = shown.rgb.shape[:2]
+        edges = zip(event.shares, (width, height, width, height))
+        try:
+            cut = box_of(' '.join(str(share * edge) for share, edge in edges), (height, width))
+        except CaptionRosError as error:
+            return _nothing_but(error, 1)
+        text = ', '.join(map(str, cut or ()))
+        return text, *self._painted(shown, painted, text, *wish)
 
     def _painted(self, shown: Shown | None, painted: Any, corners: str, *wish: Any,
                  ) -> tuple[Any, ...]:
         """Say what is painted over, or boxed."""
-        if shown is None:
-            return gr.skip(), gr.skip(), gr.skip()
         try:
+            if shown is None:
+                if not corners and not _layers(painted):
+                    return (gr.skip(),) * 4
+                raise OptionError('there is no picture yet; open one, then mark a thing on it')
             regions = self._regions(shown, painted, corners)
         except CaptionRosError as error:
-            return gr.skip(), gr.skip(), _told(error)
-        said, result, message = self._said(shown, regions, *wish)
+            return _nothing_but(error)
+        said, result, message, on = self._said(shown, regions, *wish)
         if regions is None and isinstance(said, str):
-            return said, result, _message('Nothing is painted: this is of the whole picture.')
-        return said, result, message
+            message = _message('Nothing is painted: this is of the whole picture.')
+        return said, result, message, on
 
     def _regions(self, shown: Shown, painted: Any, corners: str) -> list[Region] | None:
         size = (shown.rgb.shape[0], shown.rgb.shape[1])
         box = box_of(corners or '', size)
-        labels = painted_labels((painted or {}).get('layers') or (), size)
+        labels = painted_labels(_layers(painted), size)
         if self._live is not None:
             self._live.publish_box(box)
             if labels is not None:
@@ -171,21 +268,24 @@ class Page:
         return regions or None
 
     def _said(self, shown: Shown, regions: list[Region] | None, *wish: Any) -> tuple[Any, ...]:
+        """Return caption, picture and message, and let the live picture rest."""
         try:
             answer = self._studio.ask(shown.rgb, regions, _wish(*wish))
         except CaptionRosError as error:
-            return gr.skip(), gr.skip(), _told(error)
-        return _lines(answer), to_paint_on(answer.picture), gr.Textbox(visible=False)
+            return _nothing_but(error)
+        return _lines(answer), _shown(answer), gr.Textbox(visible=False), False
 
 
-def launch_options(host: str, port: int, auth: tuple[str, str] | None) -> dict[str, Any]:
+def launch_options(host: str, port: int, auth: Any) -> dict[str, Any]:
     """Return what to launch the page with: nothing of it leaves this machine."""
     return {
-        'server_name': host, 'server_port': port, 'auth': auth, 'share': False, 'quiet': True,
-        'inbrowser': False, 'prevent_thread_lock': True, 'show_error': True, 'ssr_mode': False,
+        'server_name': f'[{host}]' if ':' in host else host, 'server_port': port, 'auth': auth,
+        'share': False, 'quiet': True, 'inbrowser': False, 'prevent_thread_lock': True,
+        'show_error': True, 'ssr_mode': False,
         'footer_links': [], 'max_file_size': _MOST_UPLOAD, 'css': CSS, 'run_history': False,
         'enable_monitoring': False,
-        'theme': gr.themes.Default(font=FONTS, font_mono=('ui-monospace', 'monospace')),
+        'theme': gr.themes.Default(font=FONTS, font_mono=('ui-monospace', 'monospace')).set(
+            block_info_text_color='*neutral_600', block_info_text_color_dark='*neutral_300'),
     }
 
 
@@ -197,9 +297,23 @@ def _canvas(shown: Shown) -> dict[str, Any]:
     return {'background': to_paint_on(shown.rgb), 'layers': [], 'composite': None}
 
 
+def _shown(answer: Answer) -> str:
+    # Not gr.Image: that writes every frame to a file, also while a browser reads it.
+    return img_tag(to_paint_on(answer.picture), 'The picture with what was understood of it')
+
+
 def _lines(answer: Answer) -> str:
     lines = [f'{caption.text} (score {caption.score:.2f})' for caption in answer.captions]
     return '\n'.join([*lines, f'{1000 * answer.latency_s:.0f} ms'])
+
+
+def _layers(painted: Any) -> Sequence[npt.NDArray[np.uint8]]:
+    return (painted or {}).get('layers') or ()
+
+
+def _nothing_but(error: CaptionRosError, more: int = 0) -> tuple[Any, ...]:
+    """Return outputs that leave all as it is, behind so many more, and tell an error."""
+    return (*(gr.skip(),) * (more + 2), _told(error), gr.skip())
 
 
 def _told(error: CaptionRosError) -> Any:

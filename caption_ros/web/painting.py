@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import base64
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,8 @@ MOST_PIXELS = 40_000_000
 _SIDE_PX = 960  # of what the browser paints on
 _PALETTE = np.array([[int(colour[i:i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS],
                     np.int32)
+# Not all that Pillow knows: EPS would run Ghostscript.
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 _PAINTED = 128  # alpha of a pixel that counts as painted
 
 
@@ -36,14 +40,18 @@ def read_upload(path: Path) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with path.open('rb') as file, Image.open(file) as picture:
-            width, height = picture.size
+        with warnings.catch_warnings(), path.open('rb') as file:
+            warnings.simplefilter('ignore')  # its size is judged here
+            width, height = Image.open(file, formats=_FORMATS).size
+            is_too_large = width * height > MOST_PIXELS
+    except Image.DecompressionBombError:
+        is_too_large = True
     except Exception as error:  # Pillow has many
         raise ImageFormatError(f'{path.name} is no picture; wanted a JPEG, PNG, WebP or the like'
                                ) from error
-    if width * height > MOST_PIXELS:
-        raise ImageFormatError(f'{path.name} has {width * height / 1e6:.0f} million pixels, '
-                               f'wanted at most {MOST_PIXELS // 1_000_000}; make it smaller first')
+    if is_too_large:
+        raise ImageFormatError(f'{path.name} has more than {MOST_PIXELS // 1_000_000} million '
+                               'pixels; make it smaller first')
     try:
         return read_picture(path)
     except ImageFormatError as error:
@@ -58,6 +66,12 @@ def to_paint_on(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return rgb
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def img_tag(rgb: npt.NDArray[np.uint8], alt: str) -> str:
+    """Return an image (H, W, 3) as an element of HTML that holds all of it."""
+    _, jpeg = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    return f'<img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
 
 
 def painted_labels(layers: Sequence[npt.NDArray[np.uint8]],

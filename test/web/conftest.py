@@ -26,15 +26,19 @@ def chromium():
 @pytest.fixture(scope='module')
 def servers(chromium, tmp_path_factory):
     """An open page, and one that asks for a password; they start side by side."""
-    secret = tmp_path_factory.mktemp('web') / 'user'
+    folder = tmp_path_factory.mktemp('web')
+    secret = folder / 'user'
     secret.write_text('robot:a long secret\n')
-    both = (Server(*(['--image', TOPIC] if HAS_ROS else [])), Server('--auth', f'@{secret}'))
+    both = (Server(*(['--image', TOPIC] if HAS_ROS else []), folder=folder),
+            Server('--auth', f'@{secret}', folder=folder))
     try:
         yield tuple(server.wait() for server in both)
         for server in both:
             status, said = server.stop()
             assert status == 0 and 'Traceback' not in said, said
             assert 'a long secret' not in said
+        called = (folder / 'called').read_text().splitlines()
+        assert called and [who for who in called if '127.0.0.1' not in who] == []
     finally:
         for server in both:
             server.process.kill()

@@ -25,6 +25,15 @@ if HAS_ROS:
     os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE',
                           str(ROOT / 'config/fastdds_local.xml'))
 START_TIMEOUT_S = 90.0
+# Runs first in the server's Python and writes down whom it calls.
+WATCH = """
+import sys
+def watch(event, args):
+    if event in ('socket.connect', 'socket.sendto'):
+        with open({log!r}, 'a') as log:
+            print(args[1], file=log)
+sys.addaudithook(watch)
+"""
 
 
 def free_port():
@@ -44,15 +53,21 @@ def answers(url):
 
 
 class Server:
-    """``caption-ros web`` as a process."""
+    """``caption-ros web`` as a process.
 
-    def __init__(self, *words):
+    Args:
+        words: Options.
+        folder: Where to write down whom it calls, in the file ``called``.
+    """
+
+    def __init__(self, *words, folder):
+        (folder / 'sitecustomize.py').write_text(WATCH.format(log=str(folder / 'called')))
         self.port = free_port()
         self.url = f'http://127.0.0.1:{self.port}/'
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'caption_ros.cli', 'web', '--port', str(self.port), *words],
             env=dict(os.environ, PYTHONPATH=os.pathsep.join(
-                filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))),
+                filter(None, (str(ROOT), str(folder), os.environ.get('PYTHONPATH'))))),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def wait(self):
