@@ -76,6 +76,7 @@ class NodeExecutor(Executor):
         except InvalidHandle:
             return  # a slow callback destroyed a subscription that was about to be waited for
         if entity is not None and entity.callback_group in self._slow_groups:
+            self._hand_over(handler)
             self._running.append(self._pool.submit(_run, handler))
             ended = [future for future in self._running if future.done()]
             self._running = [future for future in self._running if not future.done()]
@@ -83,6 +84,16 @@ class NodeExecutor(Executor):
                 future.result()  # raises what the callback raised
         else:
             _run(handler)
+
+    def _hand_over(self, handler: Any) -> None:
+        """Let rclpy forget a handler that a thread of the pool is about to run.
+
+        Else rclpy offers it again without a wait until that thread has begun, which takes as long
+        as the spinning thread keeps the interpreter lock.
+        """
+        if hasattr(self, '_tasks') and hasattr(self, '_tasks_lock'):
+            with self._tasks_lock:
+                self._tasks = [task for task in self._tasks if task[0] is not handler]
 
     def spin_once_until_future_complete(self, future: Any, timeout_sec: Any = None) -> None:
         """Run one callback; rclpy asks every executor for this."""

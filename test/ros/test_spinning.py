@@ -68,3 +68,25 @@ def test_a_slow_callback_leaves_the_others_running(node):
     assert not release.is_set()
     release.set()
     executor.shutdown()
+
+
+def test_a_slow_callback_is_handed_over_once_however_late_its_thread_begins(node, monkeypatch):
+    group = MutuallyExclusiveCallbackGroup()
+    calls, begun = [], threading.Event()
+    node.create_timer(0.01, lambda: calls.append(1), callback_group=group).reset()
+    executor = NodeExecutor((group,))
+    executor.add_node(node)
+    submit, handed = executor._pool.submit, []
+
+    def submit_later(run, handler):
+        handed.append(handler)
+        return submit(lambda: begun.wait(10) and run(handler))
+
+    monkeypatch.setattr(executor._pool, 'submit', submit_later)
+    _spin_until(executor, lambda: handed)
+    for _ in range(5):
+        executor.spin_once(timeout_sec=0.02)
+    assert len(handed) == 1 and not calls
+    begun.set()
+    _spin_until(executor, lambda: len(calls) > 1)  # and it goes on afterwards
+    executor.shutdown()
