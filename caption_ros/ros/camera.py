@@ -14,10 +14,12 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
+from caption_ros.errors import ImageFormatError
 from caption_ros.health import Counters, Level, Status, Trouble, input_status
 from caption_ros.mailbox import Mailbox
 from caption_ros.ros.diagnostics import LOST_SHARE, RecentCounts, mask_problem, transport_hint
 from caption_ros.ros.intake import Frame, Intake
+from caption_ros.ros.messages import header_msg, image_from_bytes
 from caption_ros.ros.parameters import NodeParameters
 from caption_ros.ros.pointing import Marks, Pointing, optional_msgs
 from caption_ros.ros.subscriptions import FollowingSubscription, compressed_topic
@@ -147,7 +149,7 @@ class Camera:
             return
         settings = self._settings()
         self.telling.tell(
-            outcome.frame.header, outcome.rgb, outcome.captions,
+            header_msg(outcome.frame.header), outcome.rgb, outcome.captions,
             masked=outcome.regions is not None, now_s=time.monotonic(),
             min_gap_s=settings.narration_min_gap_s,
             max_silence_s=settings.narration_max_silence_s)
@@ -198,9 +200,19 @@ class Camera:
 
     def _follow(self, kind: Any, topic: str, callback: Callable[[Any], None],
                 what: str) -> FollowingSubscription:
+        is_image = kind in (Image, CompressedImage)
+
+        def take(message: Any) -> None:
+            try:
+                callback(image_from_bytes(message, kind) if is_image else message)
+            except ImageFormatError as error:
+                self.counters.add('bad frames')
+                self.note('bad frame', f'bad message dropped: {error}')
+
         return FollowingSubscription(
-            self._node, kind, topic, callback,
-            lambda count: self.counters.add(f'{what} lost in transport', count), self._group)
+            self._node, kind, topic, take,
+            lambda count: self.counters.add(f'{what} lost in transport', count), self._group,
+            raw=is_image)
 
     def _on_image(self, message: Any) -> None:
         self.intake.on_image(message)

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from std_msgs.msg import Header
-
 from caption_ros.health import Counters
 from caption_ros.mailbox import Mailbox
 from caption_ros.message import stamp_to_ns
@@ -25,8 +23,8 @@ class Frame:
     """An image message, its mask if it has one, and when it came.
 
     Attributes:
-        image: sensor_msgs/Image or CompressedImage.
-        mask: sensor_msgs/Image of labels, vision_msgs/Detection2DArray, or None.
+        image: With the fields of sensor_msgs/Image or CompressedImage.
+        mask: With those of a sensor_msgs/Image of labels, vision_msgs/Detection2DArray, or None.
         arrived_s: Arrival of the image by a steady clock, seconds.
         session: Number of the activation that it belongs to.
         marks: Regions and names that were known when it was handed on.
@@ -41,8 +39,8 @@ class Frame:
     camera: str = ''
 
     @property
-    def header(self) -> Header:
-        """Header of the image."""
+    def header(self) -> Any:
+        """Header of the image, with the fields of std_msgs/Header."""
         return self.image.header
 
 

@@ -7,15 +7,40 @@ from __future__ import annotations
 import array
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import Image
+from builtin_interfaces.msg import Time
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from caption_ros.caption import Caption
+from caption_ros.cdr import is_plain_cdr, read_compressed_image, read_image
 from caption_ros.message import stamp_to_ns
 from caption_ros.record import caption_record, caption_text
+
+
+def image_from_bytes(serialized: bytes, kind: Any) -> Any:
+    """Read a serialized image with the fields of its message; its data is not copied.
+
+    Args:
+        serialized: As the middleware delivers it.
+        kind: sensor_msgs Image or CompressedImage.
+
+    Raises:
+        ImageFormatError: If it is cut off.
+    """
+    if not is_plain_cdr(serialized):
+        return deserialize_message(serialized, kind)
+    return (read_compressed_image if kind is CompressedImage else read_image)(serialized)
+
+
+def header_msg(header: Any) -> Header:
+    """Return a header, whoever read it, as a message."""
+    return Header(stamp=Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec),
+                  frame_id=header.frame_id)
 
 
 def msg_from_array(pixels: npt.NDArray[np.uint8], encoding: str, header: Header) -> Image:
@@ -29,7 +54,7 @@ def msg_from_array(pixels: npt.NDArray[np.uint8], encoding: str, header: Header)
 
 
 def captions_to_msgs(
-    captions: Sequence[Caption], header: Header, *, model: str, latency_s: float, age_s: float,
+    captions: Sequence[Caption], header: Any, *, model: str, latency_s: float, age_s: float,
 ) -> tuple[String, String]:
     """Make the messages of the ``caption`` and ``captions`` topics.
 

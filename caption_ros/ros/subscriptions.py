@@ -30,16 +30,18 @@ class FollowingSubscription:
         callback: Takes each message.
         on_lost: Takes the number of messages that the transport lost since the last call.
         callback_group: Group of the callback.
+        raw: Hand the serialized bytes on instead of a message.
     """
 
     def __init__(self, node: Node, message_type: Any, topic: str,
                  callback: Callable[[Any], None], on_lost: Callable[[int], None],
-                 callback_group: CallbackGroup | None = None) -> None:
+                 callback_group: CallbackGroup | None = None, *, raw: bool = False) -> None:
         self._node = node
         self._message_type = message_type
         self._callback = callback
         self._on_lost = on_lost
         self._group = callback_group
+        self._raw = raw
         self._topic = topic
         self._subscription: Any = None
         self.topic = node.resolve_topic_name(topic)
@@ -72,12 +74,13 @@ class FollowingSubscription:
         try:
             return self._node.create_subscription(
                 self._message_type, self._topic, self._callback, qos,
-                callback_group=self._group,
+                callback_group=self._group, raw=self._raw,
                 event_callbacks=SubscriptionEventCallbacks(
                     message_lost=lambda event: self._on_lost(event.total_count_change)))
         except UnsupportedEventTypeError:  # of a middleware that does not count losses
             return self._node.create_subscription(
-                self._message_type, self._topic, self._callback, qos, callback_group=self._group)
+                self._message_type, self._topic, self._callback, qos, callback_group=self._group,
+                raw=self._raw)
 
 
 def compressed_topic(node: Node, base: str = 'image') -> str:
