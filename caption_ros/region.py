@@ -115,6 +115,8 @@ def scale_labels(
 ) -> npt.NDArray[np.integer]:
     """Scale a label image to (height, width) by nearest neighbour, keeping its values."""
     height, width = labels.shape
+    if (height, width) == tuple(size):
+        return labels
     rows = np.minimum(((np.arange(size[0]) + 0.5) * height / size[0]).astype(int), height - 1)
     cols = np.minimum(((np.arange(size[1]) + 0.5) * width / size[1]).astype(int), width - 1)
     return labels[np.ix_(rows, cols)]

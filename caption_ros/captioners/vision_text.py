@@ -63,7 +63,8 @@ class VisionTextCaptioner(BaseCaptioner):
     def accelerate(self, acceleration: Acceleration, prepared: Prepared) -> None:
         """Compute as is asked for from now on; see BaseCaptioner."""
         super().accelerate(acceleration, prepared)
-        if self._is_small and self._compiled is None:
+        # Beside generate(), which is Python for each token, the encoder's would not count.
+        if self._is_small and self._greedy is not None and self._compiled is None:
             self._model.requires_grad_(False)  # weights become constants of the call
             with self._computing():
                 self._traced = traced(self._encode, self._blank(3))

@@ -122,7 +122,7 @@ def test_a_small_model_keeps_to_one_thread_and_leaves_the_setting(checkpoint, rg
     captioner = load_captioner(checkpoint('vit-gpt2'), device='cpu')
     seen = []
     encode = captioner._encode
-    monkeypatch.setattr(captioner, '_encode',
+    monkeypatch.setattr(captioner, '_traced',
                         lambda pixels: seen.append(torch.get_num_threads()) or encode(pixels))
     torch.set_num_threads(2)
     try:

@@ -6,8 +6,10 @@ from tiny_checkpoints import END, START, VOCABULARY
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners import greedy
 from caption_ros.captioners.decoding import decode, search_config
 from caption_ros.captioners.greedy import GreedySearch, can_search
+from caption_ros.captioners.linears import ScreenedHead, pack_linears
 
 ROWS, SEEN, WIDTH = 5, 9, 24
 
@@ -100,3 +102,19 @@ def test_a_generation_config_with_a_wish_is_left_to_generate(changes):
 def test_an_unusual_decoder_is_left_to_generate(changes):
     model = _decoder(**changes)
     assert not can_search(model, _config(model))
+
+
+@pytest.mark.parametrize('dtype, vocabulary, screened', [
+    (torch.bfloat16, 16_384, True), (torch.float32, 16_384, False), (torch.bfloat16, 500, False)])
+def test_packed_bfloat16_of_a_large_vocabulary_is_screened(dtype, vocabulary, screened):
+    model = _decoder(vocab_size=vocabulary).to(dtype)
+    pack_linears(model)
+    head = greedy._head(model, model.lm_head, model.transformer.wte.weight)
+    assert isinstance(head, ScreenedHead) is screened
+    hidden = torch.randn(2, SEEN, WIDTH).to(dtype)
+    with torch.inference_mode():
+        found = GreedySearch(model, END)([START], hidden, [0, 1], None, 12)
+        wanted = decode(model, _config(model), torch.tensor([START]), hidden, None,
+                        CaptionOptions(max_new_tokens=12), 32)
+    assert found.tokens == wanted.tokens
+    assert found.scores == pytest.approx(wanted.scores, rel=0.05)

@@ -13,6 +13,7 @@ from caption_ros.captioners.linears import (
     Int8Linear,
     PackedLinear,
     PlainLinear,
+    ScreenedHead,
     as_linear,
     linear_weights,
     pack_linears,
@@ -43,6 +44,31 @@ def test_a_packed_layer_computes_what_the_layer_does(layer, kind, error):
         for found in (packed(x), torch.jit.script(packed)(x)):
             assert found.shape == wanted.shape
             assert (found - wanted).abs().max() < error * wanted.abs().max()
+
+
+@pytest.mark.parametrize('has_bias', [False, True])
+def test_a_screened_head_gives_the_likeliest_in_full_and_the_rest_nearly(has_bias):
+    torch.manual_seed(1)
+    weight = torch.randn(3000, 64, dtype=torch.bfloat16)
+    bias = torch.randn(3000, dtype=torch.bfloat16) if has_bias else None
+    x = torch.randn(40, 64, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        wanted = nn.functional.linear(x.double(), weight.double(),
+                                      bias.double() if has_bias else None)
+        best = wanted.topk(8).indices
+        # Two roundings to bfloat16, one of them where there is no bias.
+        nearly = {'rtol': 2 ** -8, 'atol': 2 ** -5 if has_bias else 0.0}
+        head = ScreenedHead(weight, bias)
+        for found in (head(x), torch.jit.script(head)(x)):
+            assert found.dtype == torch.float32 and found.shape == wanted.shape
+            full = found.gather(1, best).double()
+            assert torch.allclose(full, wanted.gather(1, best), **nearly)
+            said = wanted.gather(1, found.argmax(-1, keepdim=True))
+            assert torch.allclose(said, wanted.amax(-1, keepdim=True), **nearly)
+            assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+            assert torch.allclose(found.double().logsumexp(-1), wanted.logsumexp(-1), atol=0.15)
+        rough = head.rough(x.float()).gather(1, best).double()
+        assert not torch.allclose(rough, wanted.gather(1, best), **nearly)
 
 
 def test_all_linear_layers_of_a_model_are_packed_and_nothing_else():

@@ -1,0 +1,46 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""An encoder as one call of torch says what its layers say, or is left as it is."""
+
+import torch
+
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners import load_captioner
+from caption_ros.captioners.traced import traced
+from caption_ros.region import regions_from_labels
+from caption_ros.scenes import scene_frame
+
+IMAGES = torch.arange(4 * 3 * 8 * 8, dtype=torch.float32).view(4, 3, 8, 8) / 100
+
+
+def test_any_number_of_images_gives_the_same_numbers_in_one_call():
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 4, 4), torch.nn.Flatten(2),
+                                 torch.nn.GELU()).requires_grad_(False)
+    fast = traced(lambda images: layers(images), IMAGES)
+    assert isinstance(fast, torch.jit.ScriptFunction)
+    for count in (1, 2, 3, 4):
+        assert torch.equal(fast(IMAGES[:count]), layers(IMAGES[:count]))
+
+
+def test_one_that_computes_otherwise_for_another_number_is_left_as_it_is():
+    def encode(images):
+        return images.flatten(2) * (2 if len(images) > 1 else 3)  # a branch that tracing loses
+    assert traced(encode, IMAGES) is encode
+
+
+def test_one_that_cannot_be_traced_is_left_as_it_is():
+    def encode(images):
+        return {'states': images}['none']
+    assert traced(encode, IMAGES) is encode
+
+
+def test_the_shipped_model_is_traced_and_says_the_same():
+    captioner = load_captioner('tabletop', device='cpu')
+    assert captioner._traced is not None and captioner._traced != captioner._encode
+    frame = scene_frame(5)
+    regions = [None, *regions_from_labels(frame.labels)]
+    fast = captioner.caption(frame.rgb, regions, CaptionOptions())
+    captioner._traced = None
+    assert fast == captioner.caption(frame.rgb, regions, CaptionOptions())
+    captioner.close()
+    assert captioner._traced is None
