@@ -9,7 +9,8 @@ from typing import Any
 
 from caption_ros.errors import CaptionRosError
 
-_LABELS = {'regions': 'regions of a frame', 'image': 'size of the image', 'tokens': 'tokens'}
+_LABELS = {'regions': 'regions of a frame', 'cameras': 'cameras in a batch',
+           'image': 'size of the image', 'tokens': 'tokens'}
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
@@ -42,7 +43,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     for axis, (name, points) in zip(axes[1:], curves.items()):
         axis.plot([str(x) for x, _ in points], [ms for _, ms in points], marker='o')
         axis.set_xlabel(_LABELS[name])
-        axis.set_ylabel('ms a frame')
+        axis.set_ylabel('ms a batch' if name == 'cameras' else 'ms a frame')
         axis.set_ylim(bottom=0)
         axis.tick_params(axis='x', labelrotation=30 if name == 'image' else 0)
     figure.suptitle(f'{figures["model"]}, {figures["dtype"]} on {figures["device"]}')

@@ -30,14 +30,16 @@ def bench(
     compile: Compile = 'none',
     tunable_op: TunableOp = 'none',
     focus: str = typer.Option('', help='Focus mode; attention where the model has it.'),
-    growth: bool = typer.Option(False, help='Also time more regions, larger images and longer '
-                                'captions.'),
+    growth: bool = typer.Option(False, help='Also time more regions, more cameras in a batch '
+                                '(the whole scene of each; with --focus one region), larger '
+                                'images and longer captions.'),
     plot: Path | None = typer.Option(None, help='Draw the figures into this file (PNG, SVG).'),
     json: Path | None = typer.Option(None, help='Write the figures to this file.'),
 ) -> None:
     """Time a model beside plain published code: float32, one picture at a time, crops."""
     from caption_ros.benchmark.captions import bench_options, measure
     from caption_ros.benchmark.curves import growth as grow
+    from caption_ros.benchmark.curves import sharing
     from caption_ros.benchmark.plot import plot as draw
     from caption_ros.benchmark.published import Published
     from caption_ros.benchmark.random_weights import write_random
@@ -60,7 +62,9 @@ def bench(
         for problem in captioner.problems():
             typer.echo(problem, err=True)
         if growth:
-            figures['growth'] = grow(captioner, options, rounds)
+            each = bool(focus)
+            figures['growth'] = grow(captioner, options, rounds, cameras_have_region=each)
+            figures['sharing'] = sharing(captioner, options, rounds, cameras_have_region=each)
     table = Table(title=f'{figures["model"]}: {figures["dtype"]} on {figures["device"]}, '
                         f'{max_new_tokens} tokens, {figures["threads"]} threads')
     for name in ('work', 'published', 'package', 'times as fast', 'least', 'most'):
@@ -73,6 +77,10 @@ def bench(
     for what, points in figures.get('growth', {}).items():
         typer.echo(f'{what}: ' + (', '.join(f'{x} {ms:.0f} ms' for x, ms in points)
                                   if isinstance(points, list) else f'{points:.0f}'))
+    for row in figures.get('sharing', ()):
+        typer.echo(f'{row["what"]} take {row["ratio"]:.2f} ({row["low"]:.2f} to '
+                   f'{row["high"]:.2f}) of the time of {row["of"]}, wanted at most '
+                   f'{row["limit"]}')
     if plot is not None:
         draw(figures, plot)
     if json is not None:

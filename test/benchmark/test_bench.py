@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from caption_ros.benchmark.captions import bench_options, boxes, measure
 from caption_ros.benchmark.compare import compare
-from caption_ros.benchmark.curves import REGIONS, growth
+from caption_ros.benchmark.curves import CAMERAS, REGIONS, growth, sharing
 from caption_ros.benchmark.plot import plot
 from caption_ros.benchmark.published import Published
 from caption_ros.benchmark.random_weights import write_random
@@ -55,9 +55,39 @@ def test_figures_of_a_checkpoint_with_growth_and_plot(tmp_path):
     grown = figures['growth']
     assert [count for count, _ in grown['regions']] == list(REGIONS)
     assert grown['regions'][-1][1] > grown['regions'][0][1] and grown['peak_memory_mb'] > 100
+    assert [count for count, _ in grown['cameras']] == list(CAMERAS)
+    assert grown['cameras'][-1][1] > grown['cameras'][0][1]
     json.dumps(figures)
     plot(figures, tmp_path / 'bench.png')
     assert read_picture(tmp_path / 'bench.png').shape[1] > 1000
+
+
+class _Calls:
+    """Notes what it is asked to caption."""
+
+    def __init__(self):
+        self.asked = []
+
+    def caption(self, rgb, regions, options):
+        self.asked.append([len(regions)])
+
+    def caption_frames(self, frames, options):
+        assert len({rgb.tobytes() for rgb, _ in frames}) == len(frames)
+        self.asked.append([len(regions) for _, regions in frames])
+        self.last = frames[0][1][0]
+
+
+def test_cameras_share_a_batch_and_are_timed_in_turns_with_single_calls():
+    calls = _Calls()
+    cameras, regions = sharing(calls, CaptionOptions(), 2)
+    assert calls.asked == [[1] * 4, [1], [1], [1], [1]] * 3 + [[16], [1]] * 3
+    assert calls.last is None
+    assert (cameras['what'], cameras['of'], cameras['limit']) == (
+        '4 cameras', '4 single calls', 0.6)
+    assert (regions['what'], regions['of'], regions['limit']) == ('16 regions', '1 region', 5.0)
+    assert 0 < regions['low'] <= regions['high']
+    sharing(calls, CaptionOptions(), 1, cameras_have_region=True)
+    assert calls.last.area_px == 120 * 120
 
 
 def test_attention_is_taken_where_the_model_has_it():
