@@ -19,9 +19,13 @@ class Published:
 
     Args:
         folder: Checkpoint of a VisionEncoderDecoderModel or of BLIP.
+        dtype: Name of torch's number type of the weights; what tutorials leave at float32.
+
+    Attributes:
+        dtype: As given.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: str = 'float32') -> None:
         import torch
         from transformers import (
             AutoConfig,
@@ -34,7 +38,8 @@ class Published:
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         loader: Any = BlipForConditionalGeneration if kind == 'blip' \
             else VisionEncoderDecoderModel
-        self._model = loader.from_pretrained(folder, dtype=torch.float32,
+        self.dtype = dtype
+        self._model = loader.from_pretrained(folder, dtype=getattr(torch, dtype),
                                              local_files_only=True).eval()
         self._processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -54,6 +59,7 @@ class Published:
             pixels = self._processor(images=rgb, return_tensors='pt')['pixel_values']
             if self._has_alpha:
                 pixels = torch.cat([pixels, torch.full_like(pixels[:, :1], 0.5 / 0.26)], 1)
-            ids = self._model.generate(pixel_values=pixels, max_new_tokens=max_new_tokens,
-                                       num_beams=1, do_sample=False)
+            ids = self._model.generate(pixel_values=pixels.to(self._model.dtype),
+                                       max_new_tokens=max_new_tokens, num_beams=1,
+                                       do_sample=False)
         return str(self._tokenizer.batch_decode(ids, skip_special_tokens=True)[0]).strip()

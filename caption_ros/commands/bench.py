@@ -33,10 +33,15 @@ def bench(
     growth: bool = typer.Option(False, help='Also time more regions, more cameras in a batch '
                                 '(the whole scene of each; with --focus one region), larger '
                                 'images and longer captions.'),
+    scenes: int = typer.Option(32, min=0, max=100_000, help='Evaluation scenes whose captions '
+                               'are compared with those of the published code in float32 and in '
+                               'the same dtype; 0 compares none. Random weights say little '
+                               'here.'),
     plot: Path | None = typer.Option(None, help='Draw the figures into this file (PNG, SVG).'),
     json: Path | None = typer.Option(None, help='Write the figures to this file.'),
 ) -> None:
     """Time a model beside plain published code: float32, one picture at a time, crops."""
+    from caption_ros.benchmark.agreement import agreement
     from caption_ros.benchmark.captions import bench_options, measure
     from caption_ros.benchmark.curves import growth as grow
     from caption_ros.benchmark.curves import sharing
@@ -56,11 +61,17 @@ def bench(
         captioner = load_captioner(folder, device=device, dtype=dtype, acceleration=Acceleration(
             attention=attention, compile=compile, tunable_op=tunable_op))
         options = bench_options(captioner, focus, max_new_tokens)
-        figures = measure(captioner, Published(folder), options, counts=regions, rounds=rounds)
+        published = Published(folder)
+        figures = measure(captioner, published, options, counts=regions, rounds=rounds)
         figures['model'] = f'random {random}' if random else model
         figures['settings'] = captioner.facts()
         for problem in captioner.problems():
             typer.echo(problem, err=True)
+        if scenes:
+            also = {captioner.dtype} - {published.dtype, 'int8'}  # generate() has no int8
+            figures['agreement'] = agreement(
+                captioner, [published, *(Published(folder, name) for name in also)], options,
+                scenes)
         if growth:
             each = bool(focus)
             figures['growth'] = grow(captioner, options, rounds, cameras_have_region=each)
@@ -74,6 +85,9 @@ def bench(
                       f'{1000 * row["package_s"]:.0f} ms', f'{row["ratio"]:.2f}',
                       f'{row["low"]:.2f}', f'{row["high"]:.2f}')
     Console().print(table)
+    for dtype, share in figures.get('agreement', {}).get('equal', {}).items():
+        typer.echo(f'{100 * share:.1f} % of the captions of {scenes} scene(s) equal those '
+                   f'of generate() in {dtype}')
     for what, points in figures.get('growth', {}).items():
         typer.echo(f'{what}: ' + (', '.join(f'{x} {ms:.0f} ms' for x, ms in points)
                                   if isinstance(points, list) else f'{points:.0f}'))

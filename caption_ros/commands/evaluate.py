@@ -40,9 +40,11 @@ def evaluate(
         scores = evaluate_tabletop(captioner, scenes, first_seed, options=options,
                                    progress=advance)
     if json:
-        typer.echo(json_module.dumps({'model': captioner.name, **scores.to_dict()}))
+        typer.echo(json_module.dumps({'model': captioner.name, 'dtype': captioner.dtype,
+                                      **scores.to_dict()}))
         return
-    table = Table(title=f'{captioner.name} on {scores.scenes} scenes, {scores.captions} captions')
+    table = Table(title=f'{captioner.name} in {captioner.dtype} on {scores.scenes} scenes, '
+                        f'{scores.captions} captions')
     table.add_column('score')
     table.add_column('value', justify='right')
     for name in ('phrase_exact', 'scene_exact', 'absent_object', 'bleu4', 'cider'):

@@ -4,18 +4,22 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
+from caption_ros.benchmark.agreement import agreement
 from caption_ros.benchmark.captions import bench_options, boxes, measure
 from caption_ros.benchmark.compare import compare
 from caption_ros.benchmark.curves import CAMERAS, REGIONS, growth, sharing
 from caption_ros.benchmark.plot import plot
 from caption_ros.benchmark.published import Published
 from caption_ros.benchmark.random_weights import write_random
+from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import checkpoint_folder, load_captioner
 from caption_ros.commands.bench import bench
+from caption_ros.commands.evaluate import evaluate
 from caption_ros.errors import OptionError
 from caption_ros.picture import read_picture
 from caption_ros.scenes import scene_frame
@@ -60,6 +64,43 @@ def test_figures_of_a_checkpoint_with_growth_and_plot(tmp_path):
     json.dumps(figures)
     plot(figures, tmp_path / 'bench.png')
     assert read_picture(tmp_path / 'bench.png').shape[1] > 1000
+
+
+class _Says:
+    """Says the next of its texts, as a captioner and as the published way."""
+
+    def __init__(self, dtype, texts):
+        self.dtype, self._texts = dtype, iter(texts)
+
+    def caption(self, rgb, regions, options):
+        assert regions == [None]
+        return [Caption(next(self._texts), 1.0, 'none', None) if options == CaptionOptions()
+                else next(self._texts)]
+
+
+def test_captions_that_differ_from_the_published_ones_are_counted():
+    said = agreement(_Says('bfloat16', 'abcd'), [_Says('float32', 'abxx'),
+                                                 _Says('bfloat16', 'abcx')], CaptionOptions(), 4)
+    assert said == {'scenes': 4, 'dtype': 'bfloat16', 'equal': {'float32': 0.5,
+                                                                'bfloat16': 0.75}}
+
+
+def test_the_published_way_computes_in_the_dtype_asked_for():
+    published = Published(checkpoint_folder('tabletop'), 'bfloat16')
+    assert {weight.dtype for weight in published._model.parameters()} == {torch.bfloat16}
+    assert agreement(load_captioner('tabletop', device='cpu', dtype='bfloat16'), [published],
+                     CaptionOptions(), 2)['equal'] == {'bfloat16': 1.0}
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
+def test_eval_scores_the_dtype_asked_for(dtype):
+    app = typer.Typer()
+    app.command()(evaluate)
+    done = CliRunner().invoke(
+        app, ['--scenes', '4', '--device', 'cpu', '--dtype', dtype, '--json'])
+    scores = json.loads(done.stdout)
+    assert scores['dtype'] == dtype and scores['captions'] > 8
+    assert scores['phrase_exact'] == 1.0
 
 
 class _Calls:
@@ -118,7 +159,11 @@ def test_settings_for_speed_are_checked_and_shown(tmp_path):
         done.exception)
     done = CliRunner().invoke(app, [
         'tabletop', '--regions', '1', '--rounds', '1', '--max-new-tokens', '2', '--device', 'cpu',
-        '--attention', 'math', '--tunable-op', 'use', '--json', str(tmp_path / 'figures.json')])
+        '--attention', 'math', '--tunable-op', 'use', '--dtype', 'bfloat16', '--scenes', '1',
+        '--json', str(tmp_path / 'figures.json')])
     assert done.exit_code == 0, done.output
     assert 'tunable_op asked for on cpu, and only rocm can do that' in done.output
-    assert json.loads((tmp_path / 'figures.json').read_text())['settings']['attention'] == 'math'
+    figures = json.loads((tmp_path / 'figures.json').read_text())
+    assert figures['settings']['attention'] == 'math'
+    assert set(figures['agreement']['equal']) == {'float32', 'bfloat16'}
+    assert 'of 1 scene(s) equal those of generate() in bfloat16' in done.output
