@@ -8,12 +8,16 @@ import json as json_module
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from caption_ros.commands.options import Attention, Compile, Device, Dtype, TunableOp
+
+if TYPE_CHECKING:
+    from caption_ros.captioner import Captioner
 
 
 def bench(
@@ -33,6 +37,9 @@ def bench(
     growth: bool = typer.Option(False, help='Also time more regions, more cameras in a batch '
                                 '(the whole scene of each; with --focus one region), larger '
                                 'images and longer captions.'),
+    split: bool = typer.Option(False, help='Also time what a frame with four regions costs '
+                               'outside the model, step by step, at 640x480 and 1920x1080; with '
+                               'rclpy installed receiving and publishing, too.'),
     scenes: int = typer.Option(32, min=0, max=100_000, help='Evaluation scenes whose captions '
                                'are compared with those of the published code in float32 and in '
                                'the same dtype; 0 compares none. Random weights say little '
@@ -72,6 +79,8 @@ def bench(
             figures['agreement'] = agreement(
                 captioner, [published, *(Published(folder, name) for name in also)], options,
                 scenes)
+        if split:
+            figures['split'] = _split(captioner)
         if growth:
             each = bool(focus)
             figures['growth'] = grow(captioner, options, rounds, cameras_have_region=each)
@@ -85,6 +94,8 @@ def bench(
                       f'{1000 * row["package_s"]:.0f} ms', f'{row["ratio"]:.2f}',
                       f'{row["low"]:.2f}', f'{row["high"]:.2f}')
     Console().print(table)
+    for size in figures.get('split', ()):
+        _print_split(size)
     for dtype, share in figures.get('agreement', {}).get('equal', {}).items():
         typer.echo(f'{100 * share:.1f} % of the captions of {scenes} scene(s) equal those '
                    f'of generate() in {dtype}')
@@ -99,3 +110,32 @@ def bench(
         draw(figures, plot)
     if json is not None:
         json.write_text(json_module.dumps(figures, indent=1) + '\n', 'utf-8')
+
+
+def _split(captioner: Captioner) -> list[dict[str, Any]]:
+    """Time what a frame costs outside the model, with ROS where it is installed."""
+    from caption_ros.benchmark.split import split
+
+    view = getattr(captioner, '_view', None)  # only models of one picture size have one
+    prepare = None if view is None else view.pixels
+    try:
+        from caption_ros.ros.loopback import loopback
+    except ImportError as error:
+        typer.echo(f'the split lacks receiving and publishing: {error}', err=True)
+        return split(prepare)
+    with loopback() as middleware:
+        return split(prepare, middleware)
+
+
+def _print_split(size: dict[str, Any]) -> None:
+    steps, totals = size['steps_ms'], size['total_ms']
+    table = Table(title=f'outside the model, {size["size"]}, four regions: ms a frame, wanted '
+                        f'at most {size["limit_ms"]:.0f} in all')
+    table.add_column('step')
+    for encoding in totals:
+        table.add_column(encoding, justify='right')
+    for step in next(iter(steps.values())):
+        table.add_row(step, *(f'{steps[encoding][step]:.2f}' for encoding in totals),
+                      end_section=step == list(next(iter(steps.values())))[-1])
+    table.add_row("total, without the model's", *(f'{ms:.2f}' for ms in totals.values()))
+    Console().print(table)
