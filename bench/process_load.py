@@ -1,0 +1,76 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a process holds of memory and how much its threads compute, from Linux' /proc."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at a process.
+
+    Attributes:
+        at_s: When, by the clock of the caller, seconds.
+        rss_mib: Resident memory, that shared with other processes included, MiB.
+        own_mib: Resident memory that is the process' own, MiB.
+        cpu_s: Time that all its threads have computed, seconds; those that ended, too.
+        thread_cpu_s: The same of the threads that live, by their name.
+    """
+
+    at_s: float
+    rss_mib: float
+    own_mib: float
+    cpu_s: float
+    thread_cpu_s: dict[str, float]
+
+
+def sample(folder: Path, at_s: float) -> Sample:
+    """Look at the process whose folder in /proc is given.
+
+    Raises:
+        FileNotFoundError: If it has ended.
+    """
+    status = (folder / 'status').read_text()
+    threads: Counter[str] = Counter()
+    for task in (folder / 'task').iterdir():
+        try:
+            name, cpu_s = _spent((task / 'stat').read_text())
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        threads[name] += cpu_s
+    return Sample(at_s, _mib(status, 'VmRSS'), _mib(status, 'RssAnon'),
+                  _spent((folder / 'stat').read_text())[1], dict(threads))
+
+
+def memory_growth(samples: Sequence[Sample], minute_s: float = 60.0) -> float:
+    """Return by what share resident memory has grown, from the second minute to the last.
+
+    Args:
+        samples: Looks at the process, from its first minute on; two minutes at least.
+        minute_s: A minute; runs of less than four take a quarter of their time.
+    """
+    start_s, end_s = samples[0].at_s, samples[-1].at_s
+    minute_s = min(minute_s, (end_s - start_s) / 4)
+    second = [one.rss_mib for one in samples if minute_s <= one.at_s - start_s < 2 * minute_s]
+    last = [one.rss_mib for one in samples if one.at_s > end_s - minute_s]
+    return statistics.median(last) / statistics.median(second) - 1
+
+
+def _spent(stat: str) -> tuple[str, float]:
+    """Return the name and the seconds computed of a line of /proc/.../stat."""
+    # The name may hold blanks and brackets; what follows its last bracket does not.
+    head, _, rest = stat.rpartition(')')
+    fields = rest.split()
+    ticks = int(fields[11]) + int(fields[12])  # in user mode and in the kernel
+    return head.partition('(')[2], ticks / os.sysconf('SC_CLK_TCK')
+
+
+def _mib(status: str, name: str) -> float:
+    return int(status.partition(f'{name}:')[2].split()[0]) / 1024
