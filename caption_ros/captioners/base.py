@@ -27,6 +27,7 @@ from caption_ros.errors import CaptionError, CaptionRosError, OptionError
 from caption_ros.region import Region
 
 _SMALL = 30_000_000  # weights
+_MANY = 4  # captions of a batch that pay for threads that wait for each other
 
 
 @contextmanager
@@ -140,7 +141,7 @@ class BaseCaptioner:
         if not shown:
             return [[] for _ in frames]
         try:
-            with self._computing():
+            with self._computing(sum(len(regions) for _, regions in shown)):
                 decoded = self.batches.run(
                     shown, lambda some: self._look(some, focus, options))
         except CaptionRosError:
@@ -163,11 +164,12 @@ class BaseCaptioner:
             torch.cuda.empty_cache()
 
     @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Let the model compute in its own way."""
+    def _computing(self, captions: int = 1) -> Iterator[None]:
+        """Let the model compute in its own way, for a batch of so many captions."""
         import torch
 
-        with torch.inference_mode(), _threads(1 if self._is_small else None), \
+        alone = self._is_small and captions < _MANY
+        with torch.inference_mode(), _threads(1 if alone else None), \
                 attention_by(self._acceleration.attention):
             yield
 

@@ -14,13 +14,14 @@ from typing import Any
 import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from caption_ros.caption import Caption
 from caption_ros.errors import CaptionRosError
 from caption_ros.region_message import detections_msg
+from caption_ros.ros.messages import image_from_bytes
 from caption_ros.ros.pointing import optional_msgs
 
 _DISCOVERY_S = 10.0
@@ -62,8 +63,8 @@ class Loopback:
         return type(made), serialize_message(made)
 
     def receive(self, packed: tuple[type, bytes]) -> Any:
-        """Return the message that a subscription makes of its bytes."""
-        return deserialize_message(packed[1], packed[0])
+        """Return what the node makes of its bytes."""
+        return image_from_bytes(packed[1], packed[0])
 
     def publish(self, text: str, record: str, captions: Sequence[Caption]) -> None:
         """Publish what is said of a frame; with vision_msgs also as detections."""
