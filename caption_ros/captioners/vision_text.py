@@ -22,7 +22,7 @@ from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.compiled import CompiledEncoder
 from caption_ros.captioners.decoding import Decoded, decode
 from caption_ros.captioners.greedy import GreedySearch
-from caption_ros.captioners.traced import traced
+from caption_ros.captioners.traced import TracedEncoder, traced
 from caption_ros.captioners.view import View, cropped
 from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
@@ -58,16 +58,16 @@ class VisionTextCaptioner(BaseCaptioner):
         self._greedy: GreedySearch | None = None
         self._max_positions = 0
         self._compiled: CompiledEncoder | None = None
-        self._traced: Callable[[Any], Any] | None = None
+        self._traced: TracedEncoder | None = None
 
     def accelerate(self, acceleration: Acceleration, prepared: Prepared) -> None:
         """Compute as is asked for from now on; see BaseCaptioner."""
         super().accelerate(acceleration, prepared)
         # Beside generate(), which is Python for each token, the encoder's would not count.
         if self._is_small and self._greedy is not None and self._compiled is None:
-            self._model.requires_grad_(False)  # weights become constants of the call
             with self._computing():
-                self._traced = traced(self._encode, self._blank(3))
+                kind = f'{self.dtype} {self._view.size} {self._model.config.to_json_string()}'
+                self._traced = traced(self._model, self._encode, self._blank(3), kind)
 
     def facts(self) -> dict[str, str]:
         """Return how the model computes, by name, for diagnostics."""
@@ -85,7 +85,10 @@ class VisionTextCaptioner(BaseCaptioner):
 
     def close(self) -> None:
         """Free the model's memory."""
-        self._greedy = self._traced = None
+        self._greedy = None
+        if self._traced is not None:
+            self._traced.close()
+            self._traced = None
         if self._compiled is not None:
             self._compiled.close()
             self._compiled = None
