@@ -82,7 +82,7 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
         CheckpointError: If weights are missing, left over, of other shapes or damaged.
     """
     _check_file(folder, _WEIGHTS, 'weights')
-    with _quiet():
+    with quiet():
         try:
             model, info = model_class.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, trust_remote_code=False,
@@ -136,7 +136,7 @@ def build_model(model_class: Any, config: Any, weights: dict[str, Any], dtype: A
     Raises:
         CheckpointError: If weights are missing, left over or of other shapes.
     """
-    with _quiet():  # and not through the class itself, which would draw random weights first
+    with quiet():  # and not through the class itself, which would draw random weights first
         model, info = model_class.from_pretrained(None, config=config, state_dict=weights,
                                                   dtype=dtype, output_loading_info=True)
     _refuse_gaps(model, info, source)
@@ -206,7 +206,7 @@ def load_whole_processor(processor_class: Any, folder: Path) -> Any:
 
 
 def _load_part(loader: Any, folder: Path, what: str) -> Any:
-    with _quiet():
+    with quiet():
         try:
             return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:
@@ -220,7 +220,7 @@ def _check_file(folder: Path, names: tuple[str, ...], what: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back transformers' loading report and bar: what matters becomes an error."""
     from transformers.utils import logging as hf_logging
 

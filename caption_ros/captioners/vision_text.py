@@ -22,6 +22,7 @@ from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.compiled import CompiledEncoder
 from caption_ros.captioners.decoding import Decoded, decode
 from caption_ros.captioners.greedy import GreedySearch
+from caption_ros.captioners.loading import quiet
 from caption_ros.captioners.traced import TracedEncoder, traced
 from caption_ros.captioners.view import View, cropped
 from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
@@ -65,7 +66,7 @@ class VisionTextCaptioner(BaseCaptioner):
         super().accelerate(acceleration, prepared)
         # Beside generate(), which is Python for each token, the encoder's would not count.
         if self._is_small and self._greedy is not None and self._compiled is None:
-            with self._computing():
+            with quiet(), self._computing():  # tracing looks at what transformers warns of
                 kind = f'{self.dtype} {self._view.size} {self._model.config.to_json_string()}'
                 self._traced = traced(self._model, self._encode, self._blank(3), kind)
 

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from caption_ros.captioner import Captioner, CaptionOptions
@@ -84,6 +85,17 @@ def text_scores(said: Sequence[str], references: Sequence[str]) -> tuple[float, 
     return float(bleu[3]), float(cider)
 
 
+def _frames(seeds: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+    """Give each seed with its frame, while the next one is rendered on a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(scene_frame, seeds[0])
+        for seed, after in zip(seeds, [*seeds[1:], None]):
+            frame = ahead.result()
+            if after is not None:
+                ahead = pool.submit(scene_frame, after)
+            yield seed, frame
+
+
 def evaluate_tabletop(
     captioner: Captioner, scenes: int = 1000, first_seed: int = 0, *,
     options: CaptionOptions | None = None, progress: Callable[[int], None] | None = None,
@@ -111,8 +123,8 @@ def evaluate_tabletop(
     hits: dict[str, list[bool]] = {'scene': [], 'region': []}
     absent = 0
     worst: list[tuple[int, str, str]] = []
-    for done, seed in enumerate(range(first_seed, first_seed + scenes), 1):
-        frame = scene_frame(seed)
+    seeds = range(first_seed, first_seed + scenes)
+    for done, (seed, frame) in enumerate(_frames(seeds), 1):
         for caption in caption_frame(frame.rgb, frame.labels, captioner, both):
             region = caption.region
             truth = frame.scene_caption if region is None \
