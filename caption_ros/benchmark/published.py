@@ -35,12 +35,15 @@ class Published:
             VisionEncoderDecoderModel,
         )
 
+        from caption_ros.captioners.patches import cut_by_matrices
+
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         loader: Any = BlipForConditionalGeneration if kind == 'blip' \
             else VisionEncoderDecoderModel
         self.dtype = dtype
         self._model = loader.from_pretrained(folder, dtype=getattr(torch, dtype),
                                              local_files_only=True).eval()
+        cut_by_matrices(self._model)  # else it would be wrong itself in bfloat16 on some CPUs
         self._processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = self._model.config

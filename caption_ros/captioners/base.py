@@ -27,7 +27,7 @@ from caption_ros.errors import CaptionError, CaptionRosError, OptionError
 from caption_ros.region import Region
 
 _SMALL = 30_000_000  # weights
-_MANY = 4  # captions of a batch that pay for threads that wait for each other
+_MANY = 12  # captions of a batch that pay for threads that wait for each other
 
 
 @contextmanager
@@ -61,7 +61,8 @@ class BaseCaptioner:
         family: The kind of model.
         focus_modes: Ways to look at a region, the one that auto takes first.
         device: torch's name of the device.
-        dtype: Name of the number type of the weights.
+        dtype: Name of the number type of the weights; bfloat16+float32 with an encoder in the one
+            and a decoder in the other.
         batches: What memory has allowed so far.
     """
 

@@ -41,6 +41,10 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         super().__init__(name, model, view, focus_modes=focus_modes, device=device, grid=grid,
                          class_tokens=class_tokens)
         self._tokenizer = tokenizer
+        self._encoder_dtype, self._decoder_dtype = model.encoder.dtype, model.decoder.dtype
+        if self._encoder_dtype != self._decoder_dtype:
+            self.dtype = '+'.join(str(each).removeprefix('torch.') for each in (
+                self._encoder_dtype, self._decoder_dtype))
         decoder = model.config.decoder
         config = model.generation_config
         eos = _first(config.eos_token_id, model.config, decoder, 'eos_token_id',
@@ -80,7 +84,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         view = View(load_processor(folder), _pair(encoder.get('image_size', 224)))
         tokenizer = load_tokenizer(folder)
         model = load_fast(lambda number: load_model(VisionEncoderDecoderModel, folder, number),
-                          folder, device, dtype)
+                          folder, device, dtype, encoder=cls.encoder_part)
         kind = str(encoder.get('model_type'))
         rows, cols = _pair(encoder.get('patch_size', 16))
         focus_modes: tuple[str, ...] = ('crop',)
@@ -99,7 +103,8 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
 
     def _encode(self, pixels: Any) -> Any:
         model = self._model
-        hidden = model.encoder(pixel_values=pixels.to(self.device, self._dtype))[0]
+        pixels = pixels.to(self.device, self._encoder_dtype)
+        hidden = model.encoder(pixel_values=pixels)[0].to(self._decoder_dtype)
         if (model.encoder.config.hidden_size != model.decoder.config.hidden_size
                 and getattr(model.decoder.config, 'cross_attention_hidden_size', None) is None):
             hidden = model.enc_to_dec_proj(hidden)

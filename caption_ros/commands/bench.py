@@ -75,7 +75,7 @@ def bench(
         for problem in captioner.problems():
             typer.echo(problem, err=True)
         if scenes:
-            also = {captioner.dtype} - {published.dtype, 'int8'}  # generate() has no int8
+            also = {captioner.dtype} & {'bfloat16', 'float16'}  # generate() has no other
             figures['agreement'] = agreement(
                 captioner, [published, *(Published(folder, name) for name in also)], options,
                 scenes)

@@ -55,7 +55,7 @@ def test_figures_of_a_checkpoint_with_growth_and_plot(tmp_path):
     figures['growth'] = growth(captioner, options, 1)
     assert [row['what'] for row in figures['ratios']] == ['whole scene', '2 regions']
     assert all(row['ratio'] > 0 and row['published_s'] > 0 for row in figures['ratios'])
-    assert figures['focus'] == 'auto' and figures['dtype'] == 'float32'
+    assert figures['focus'] == 'auto' and figures['dtype'] == captioner.dtype
     grown = figures['growth']
     assert [count for count, _ in grown['regions']] == list(REGIONS)
     assert grown['regions'][-1][1] > grown['regions'][0][1] and grown['peak_memory_mb'] > 100
