@@ -22,8 +22,8 @@ EXTRAS = {
     'plots': ['matplotlib'],
     'fleet': ['rosbags>=0.11', 'mcap', 'ray', 'pyarrow', 'fsspec'],
     'web': ['gradio>=6.31'],  # css, footer_links and run_history are options of launch()
-    'test': ['pytest', 'pytest-timeout', 'hypothesis', 'ruff', 'rosbags', 'cv-bridge',
-             'matplotlib', 'ray', 'pyarrow', 'fsspec', 'gradio>=6.31', 'playwright',
+    'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff', 'rosbags',
+             'cv-bridge', 'matplotlib', 'ray', 'pyarrow', 'fsspec', 'gradio>=6.31', 'playwright',
              'mcap-ros2-support'],
 }
 

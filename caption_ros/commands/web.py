@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -77,6 +78,8 @@ def _serve(model: str, image: str, host: str, port: int, user: tuple[str, str] |
     studio.start()
     live = _live(image)
     page = Page(studio, live, num_beams).build()
+    # A browser that leaves while it uploads is no fault to print.
+    logging.getLogger('uvicorn.error').addFilter(lambda record: not _has_left(record))
     # Handlers before the server: a signal may come while it starts.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -91,6 +94,12 @@ def _serve(model: str, image: str, host: str, port: int, user: tuple[str, str] |
         if live is not None:
             live.close()
         studio.close()
+
+
+def _has_left(record: logging.LogRecord) -> bool:
+    from starlette.requests import ClientDisconnect
+
+    return bool(record.exc_info) and isinstance(record.exc_info[1], ClientDisconnect)
 
 
 def _user(auth: str) -> tuple[str, str] | None:

@@ -148,6 +148,7 @@ class _Dispatch:
                 raise OutputError(f'{_MOST_DEATHS_LOADING} workers in a row died while they '
                                   'loaded the model: give each more memory, or fewer workers'
                                   ) from error
+            self._say('a worker died while it loaded the model; another takes its place')
         else:
             outcome = Outcome(error='its worker died; too little memory, or it was killed',
                               is_final=False)

@@ -41,8 +41,8 @@ def _look(tower, *inputs):
     for name, sizes, ways in (
         ('one head', {'width': 64, 'patch': 8, 'grid': 3, 'blocks': 4, 'out': 24}, (False, True)),
         ('tiny 16', {'width': 192, 'patch': 16, 'grid': 5, 'blocks': 3, 'out': 64}, (False, True)),
-        # Full depth takes a while, and conversion is the same code at every size.
-        ('L14 at 336', {'width': 1024, 'patch': 14, 'grid': 24, 'blocks': 24, 'out': 768},
+        # Its 24 blocks are as one another, and conversion is the same code at every size.
+        ('L14 at 336', {'width': 1024, 'patch': 14, 'grid': 24, 'blocks': 6, 'out': 768},
          (False,)))
     for is_converted in ways])
 def test_the_tower_is_the_reference_network(sizes, is_converted, tmp_path):
@@ -54,7 +54,7 @@ def test_the_tower_is_the_reference_network(sizes, is_converted, tmp_path):
     tower = alpha_clip_vision_tower(path)
     pixels, alpha = _inputs(sizes['patch'] * sizes['grid'], 1 if sizes['width'] > 999 else 2)
     states, pooled, projected = reference(pixels, alpha)
-    atol = 1e-5 if sizes['blocks'] < 24 else 2e-4  # sums in another order, 24 times over
+    atol = 1e-5 if sizes['width'] < 1024 else 2e-4  # long sums, in another order
     out = _look(tower, pixels, alpha)
     assert len(out.hidden_states) == sizes['blocks'] + 1
     for ours, theirs in zip(out.hidden_states, states):

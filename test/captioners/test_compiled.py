@@ -133,10 +133,10 @@ def test_close_puts_the_module_back(compiles):
 
 
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs g++ on the CPU')
-@pytest.mark.parametrize('kind, focus', [('vit-gpt2', 'crop'), ('blip', 'attention'),
-                                         ('alpha-clip-llava', 'alpha')])
+@pytest.mark.parametrize('kind, focus, count', [
+    ('vit-gpt2', 'crop', 1), ('blip', 'crop', 2), ('alpha-clip-llava', 'alpha', 1)])
 def test_a_compiled_captioner_says_the_same(checkpoint, captioner, rgb, regions, tmp_path, kind,
-                                            focus, monkeypatch):
+                                            focus, count, monkeypatch):
     # As torch itself would set it, which gives way.
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', f'{tempfile.gettempdir()}/torchinductor_me')
     compiled = load_captioner(checkpoint(kind), device='cpu', acceleration=Acceleration(
@@ -144,9 +144,9 @@ def test_a_compiled_captioner_says_the_same(checkpoint, captioner, rgb, regions,
     try:
         options = CaptionOptions(max_new_tokens=6, focus=focus)
         with ThreadPoolExecutor(1) as pool:  # the node loads on one thread and runs on another
-            captions = pool.submit(compiled.caption, rgb, regions[:2], options).result()
+            captions = pool.submit(compiled.caption, rgb, regions[:count], options).result()
         assert [c.text for c in captions] == [
-            c.text for c in captioner(kind).caption(rgb, regions[:2], options)]
+            c.text for c in captioner(kind).caption(rgb, regions[:count], options)]
         assert compiled.problems() == []
         assert compiled.facts()['compile'] == 'default'
         assert any(path.is_file() for path in (tmp_path / 'inductor').rglob('*'))

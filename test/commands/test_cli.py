@@ -1,6 +1,10 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line as a user meets it: processes, exit status, one line on stderr."""
+"""The command line as a user meets it: exit status, what it prints, one line on stderr.
+
+Starting Python with torch takes seconds, so most of these run in this process, and each way to end
+once as a process of its own.
+"""
 
 import json
 import subprocess
@@ -10,14 +14,28 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from caption_ros.cli import main
 from caption_ros.scenes import scene_frame
 
 SHARED = Path(__file__).parents[3] / 'shared'
 
 
-def _run(*words):
+def _run_process(*words):
     return subprocess.run([sys.executable, '-m', 'caption_ros.cli', *map(str, words)],
                           capture_output=True, text=True, timeout=150)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Return a function that runs the program here, as _run_process does elsewhere."""
+    def run(*words):
+        monkeypatch.setattr(sys, 'argv', ['caption-ros', *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(sys.argv, end.value.code or 0, said.out, said.err)
+    return run
 
 
 @pytest.fixture(scope='module')
@@ -29,28 +47,28 @@ def scene(tmp_path_factory):
     return folder, frame
 
 
-def test_a_picture_is_captioned_whole_by_mask_and_by_box(scene):
+def test_a_picture_is_captioned_whole_by_mask_and_by_box(scene, run):
     folder, frame = scene
-    done = _run('image', folder / 'scene.png', '--mask', folder / 'mask.png', '--json',
-                '--describe', 'both')
+    done = _run_process('image', folder / 'scene.png', '--mask', folder / 'mask.png', '--json',
+                        '--describe', 'both')
     assert done.returncode == 0, done.stderr
     captions = json.loads(done.stdout)['captions']
     assert captions[0]['text'] == frame.scene_caption and captions[0]['region'] is None
     assert [c['text'] for c in captions[1:]] == list(frame.region_captions.values())
     box = captions[1]['region']['box']
-    done = _run('image', folder / 'scene.png', '--box', *box)
+    done = run('image', folder / 'scene.png', '--box', *box)
     assert done.returncode == 0 and f'region {box}: a ' in done.stdout
     assert 'tabletop knows only its simulated tabletops' in done.stderr
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason='no shared photographs')
-def test_every_shared_photograph_goes_through():
+def test_every_shared_photograph_goes_through(run):
     images = SHARED / 'images'
     masks = {'attn_image.png': ['attn_mountain_bike.png', 'attn_suit.png'],
              'dogs_image.png': ['dogs_Boston_bull.png', 'dogs_Rhodesian_ridgeback.png']}
     for name in ('coco_000000039769.png', 'llava-next_example1.png', *masks):
         words = [word for mask in masks.get(name, ()) for word in ('--mask', images / mask)]
-        done = _run('image', images / name, *words, '--json')
+        done = run('image', images / name, *words, '--json')
         assert done.returncode == 0, done.stderr
         captions = json.loads(done.stdout)['captions']
         assert len(captions) == max(1, len(masks.get(name, ())))
@@ -59,7 +77,7 @@ def test_every_shared_photograph_goes_through():
 
 def test_a_broken_file_among_others_is_counted_and_the_rest_goes_on(scene, tmp_path):
     (tmp_path / 'broken.jpg').write_bytes(b'\xff\xd8\xff\xe0 half a file')
-    done = _run('image', tmp_path / 'broken.jpg', scene[0] / 'scene.png')
+    done = _run_process('image', tmp_path / 'broken.jpg', scene[0] / 'scene.png')
     assert done.returncode == 1
     assert 'broken.jpg' in done.stderr and '1 of 2 pictures failed' in done.stderr
     assert 'scene.png: a ' in done.stdout
@@ -76,18 +94,18 @@ def test_a_broken_file_among_others_is_counted_and_the_rest_goes_on(scene, tmp_p
     (['eval', '--scenes', '5', '--first-seed', '99998'], 'evaluation seeds are 0 to 99999'),
     (['train', '{tmp}', '--resume'], 'holds no state to resume'),
 ])
-def test_bad_input_is_one_line_and_status_2(words, text, scene, tmp_path):
+def test_bad_input_is_one_line_and_status_2(words, text, scene, tmp_path, run):
     words = [word.format(scene=scene[0] / 'scene.png', tmp=tmp_path) for word in words]
-    done = _run(*words)
+    done = (_run_process if words[1:] == ['no.png'] else run)(*words)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if not line.startswith('note:')]
     assert len(lines) == 1 and text in lines[0]
 
 
-def test_models_tells_what_is_here():
-    done = _run('models', '--json')
+def test_models_tells_what_is_here(run):
+    done = run('models', '--json')
     rows = {row['name']: row for row in json.loads(done.stdout)}
     assert rows['tabletop']['local'].endswith('weights/tabletop')
     assert rows['vit-gpt2']['checkpoint'] == 'nlpconnect/vit-gpt2-image-captioning'
     assert {'family', 'focus', 'licence', 'memory_mb_float32'} <= set(rows['blip'])
-    assert 'tabletop' in _run('models').stdout
+    assert 'tabletop' in run('models').stdout

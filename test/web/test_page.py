@@ -4,6 +4,7 @@
 
 import io
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from webbench import HAS_ROS, TOPIC
+from webbench import HAS_ROS, TOPIC, answers
 
 from caption_ros.scenes import TabletopStream
 
@@ -226,6 +227,20 @@ def test_a_wrong_password_lets_nobody_in(opened):
     for path in ('config', 'gradio_api/info', 'gradio_api/queue/data?session_hash=x'):
         with pytest.raises(urllib.error.HTTPError, match='401'):
             urllib.request.urlopen(page.url + path, timeout=5)
+
+
+def test_a_browser_that_leaves_while_it_uploads_costs_nobody(servers):
+    """What the page prints is looked at when it ends: no traceback."""
+    page = servers[0]
+    with socket.create_connection(('127.0.0.1', page.port)) as browser:
+        browser.sendall(b'POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\n'
+                        b'Content-Type: multipart/form-data; boundary=x\r\n'
+                        b'Content-Length: 100000\r\n\r\n--x\r\n'
+                        b'Content-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+                        + bytes(9000))
+        time.sleep(0.5)
+    time.sleep(0.5)
+    assert answers(page.url)
 
 
 @pytest.mark.skipif(not HAS_ROS, reason='rclpy is not installed')
