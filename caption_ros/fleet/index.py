@@ -77,7 +77,7 @@ def merge_parts(parts: Iterable[Any], out: Any) -> int:
     count, waiting, waiting_rows = 0, [], 0
     with pq.ParquetWriter(out, SCHEMA, compression='zstd') as writer:
         for part in parts:
-            for batch in pq.ParquetFile(part).iter_batches(_ROWS):
+            for batch in open_parquet(part).iter_batches(_ROWS, use_threads=False):
                 waiting.append(batch)
                 waiting_rows += batch.num_rows
                 if waiting_rows >= _ROWS:
@@ -85,6 +85,14 @@ def merge_parts(parts: Iterable[Any], out: Any) -> int:
                     count, waiting, waiting_rows = count + waiting_rows, [], 0
         writer.write_table(pa.Table.from_batches(waiting, SCHEMA))
     return count + waiting_rows
+
+
+def open_parquet(file: Any) -> pq.ParquetFile:
+    """Open a Parquet file that Python reads; pass use_threads=False to what reads from it.
+
+    A thread of Arrow that lets go of Python's file while the interpreter ends kills the process.
+    """
+    return pq.ParquetFile(file, pre_buffer=False)
 
 
 @contextmanager
@@ -100,7 +108,7 @@ def open_index(place: str) -> Iterator[pq.ParquetFile]:
         path = f'{path.rstrip("/")}/{INDEX}'
     try:
         with system.open(path, 'rb') as file:
-            index = pq.ParquetFile(file)
+            index = open_parquet(file)
             missing = [name for name in SCHEMA.names if name not in index.schema_arrow.names]
             if missing:
                 raise RecordingError(f'{shown(place)} is no index of captions: it has no column '

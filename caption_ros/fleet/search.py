@@ -135,7 +135,7 @@ def _find(index: pq.ParquetFile, words: Sequence[str]) -> _Hits:
     places: dict[tuple[str, str], int] = {}
     found = []
     first_row = 0
-    for batch in index.iter_batches(columns=list(_COLUMNS)):
+    for batch in index.iter_batches(columns=list(_COLUMNS), use_threads=False):
         text = batch.column('text')
         keep = None
         for pattern in patterns:
@@ -176,7 +176,7 @@ def _rows(index: pq.ParquetFile, rows: Sequence[int]) -> list[dict[str, Any]]:
         count = index.metadata.row_group(group).num_rows
         inside = [row for row in rows if first <= row < first + count]
         if inside:
-            table = index.read_row_group(group, columns=list(_SHOWN)).take(
+            table = index.read_row_group(group, columns=list(_SHOWN), use_threads=False).take(
                 [row - first for row in inside])
             for name in ('stamp', 'received'):
                 at = table.schema.get_field_index(name)
