@@ -135,13 +135,13 @@ def measure(arguments: argparse.Namespace) -> dict:
     size = {'width': arguments.width, 'height': arguments.height}
     stream = TabletopStream(3, **size)
     frames = [stream.frame(round(i * FRAME_RATE_HZ / arguments.rate_hz)) for i in range(PRELOAD)]
-    node = start('caption_node', model=arguments.model, describe=arguments.describe,
-                 autostart=False)
+    node = start('caption_node', model=arguments.model, dtype=arguments.dtype,
+                 describe=arguments.describe, autostart=False)
     camera = start('scene_camera', seed=3, rate_hz=float(arguments.rate_hz), **size,
                    preload_frames=PRELOAD, mask=arguments.describe != 'scene',
                    mask_delay_s=0.0)  # a segmenter's time is no cost of the node
     try:
-        captioner = load_captioner(arguments.model)
+        captioner = load_captioner(arguments.model, dtype=arguments.dtype)
         bare_round(captioner, frames, options, 1.0)  # warm-up
         probe = Probe()
         probe.transition(Transition.TRANSITION_CONFIGURE)
@@ -174,7 +174,8 @@ def measure(arguments: argparse.Namespace) -> dict:
         age_s = statistics.median(record['age_s'] for record in records)
         limit_s = 1.3 * latency_s + 0.030
         return {
-            'model': arguments.model, 'describe': arguments.describe, **size,
+            'model': arguments.model, 'dtype': captioner.dtype, 'describe': arguments.describe,
+            **size,
             'camera_hz': arguments.rate_hz,
             'bare_alone_hz': len(alone) / total_s, 'bare_hz': len(bare) / total_s,
             'node_hz': rate_hz, 'node_share': share,
@@ -200,6 +201,7 @@ def measure(arguments: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', default='tabletop')
+    parser.add_argument('--dtype', default='auto')
     parser.add_argument('--describe', default='scene', choices=('scene', 'regions', 'both'))
     parser.add_argument('--rate-hz', type=float, default=30.0)
     parser.add_argument('--width', type=int, default=640)

@@ -76,7 +76,10 @@ class CaptionOptions:
 
 
 class Captioner(Protocol):
-    """A model that captions regions of an image; keeps nothing between frames.
+    """A model that captions regions of an image; keeps nothing of one that is no more.
+
+    It may also have ``prepare(rgb, regions, options)``: what can be done of an image that it is
+    about to be asked for, before the model has to compute; called on another thread.
 
     Attributes:
         name: The name or path it was loaded by.

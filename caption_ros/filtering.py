@@ -66,6 +66,12 @@ class FilteredCaptioner:
         self.dtype = captioner.dtype
         self.filter_name = caption_filter.name
 
+    def prepare(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
+                options: CaptionOptions) -> None:
+        """Do a part of what caption() does of the same image and regions; see Captioner."""
+        if hasattr(self._captioner, 'prepare'):
+            self._captioner.prepare(rgb, regions, options)
+
     def caption(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                 options: CaptionOptions) -> list[Caption]:
         """Caption each region; see Captioner. Captions carry their match."""

@@ -47,6 +47,11 @@ class Mailbox(Generic[Item]):
             self._items.clear()
             return items
 
+    def peek_all(self) -> list[Item]:
+        """Return the items of all slots and leave them there."""
+        with self._changed:
+            return list(self._items.values())
+
     def close(self) -> None:
         """Wake whoever waits; nothing comes out any more."""
         with self._changed:

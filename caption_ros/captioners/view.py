@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caption_ros.errors import CheckpointError
+from caption_ros.memo import Memo
 from caption_ros.region import Box, Region, crop, crop_box
 
 # They differ in their defaults only, and preprocessor_config.json says all.
@@ -33,11 +34,20 @@ class View:
 
     processor: Any
     size: tuple[int, int]
+    _stretched: Memo[Any] = field(default_factory=Memo)
+
+    def prepare(self, rgb: npt.NDArray[np.uint8]) -> None:
+        """Do a part of what pixels() does of the same image, on any thread."""
+        # Torch would stretch a large one on threads of its own, beside those that compute.
+        if self._plain is not None and not self._plain.uses_torch(rgb):
+            self._stretched.keep(rgb, self._plain.stretched(rgb))
 
     def pixels(self, rgb: npt.NDArray[np.uint8]) -> Any:
         """Return the encoder's input for an image, shape (3, height, width), float32."""
         if self._plain is not None:
-            return self._plain.pixels(rgb)
+            values = self._stretched.get(rgb)
+            return self._plain.normalised(
+                self._plain.stretched(rgb) if values is None else values)
         batch = self.processor(images=np.ascontiguousarray(rgb), return_tensors='pt',
                                input_data_format='channels_last')
         pixels = batch['pixel_values'][0]
@@ -109,20 +119,24 @@ class _Plain:
     scale: npt.NDArray[np.float32]  # (3,)
     offset: npt.NDArray[np.float32]
 
-    def pixels(self, rgb: npt.NDArray[np.uint8]) -> Any:
+    def normalised(self, values: Any) -> Any:
+        """Return the encoder's input for a stretched image."""
         import torch
 
-        values = self._stretched(rgb)
         scale, offset = (torch.from_numpy(each)[:, None, None]
                          for each in (self.scale, self.offset))
         return torch.addcmul(offset, values, scale)
 
-    def _stretched(self, rgb: npt.NDArray[np.uint8]) -> Any:
+    def uses_torch(self, rgb: npt.NDArray[np.uint8]) -> bool:
+        """Tell whether torch stretches this image, not Pillow."""
+        return self.resample in _TORCH_MODES and rgb.shape[0] * rgb.shape[1] >= _LARGE_PX
+
+    def stretched(self, rgb: npt.NDArray[np.uint8]) -> Any:
         """Return the image in the model's size, (3, height, width), uint8."""
         import torch
         from PIL import Image
 
-        if self.resample in _TORCH_MODES and rgb.shape[0] * rgb.shape[1] >= _LARGE_PX:
+        if self.uses_torch(rgb):
             # As the processors over torchvision do it: Pillow's arithmetic, up to one grey level
             # in a few pixels of a thousand, in a tenth of its time.
             with warnings.catch_warnings():

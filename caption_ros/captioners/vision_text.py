@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caption_ros.captioner import CaptionOptions, Frame
+from caption_ros.captioner import CaptionOptions, Frame, check_focus
 from caption_ros.captioners.acceleration import Acceleration, Prepared
 from caption_ros.captioners.base import BaseCaptioner
 from caption_ros.captioners.compiled import CompiledEncoder
@@ -25,6 +25,7 @@ from caption_ros.captioners.greedy import GreedySearch
 from caption_ros.captioners.loading import quiet
 from caption_ros.captioners.traced import TracedEncoder, traced
 from caption_ros.captioners.view import View, cropped
+from caption_ros.memo import Memo
 from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
 
 
@@ -60,6 +61,18 @@ class VisionTextCaptioner(BaseCaptioner):
         self._max_positions = 0
         self._compiled: CompiledEncoder | None = None
         self._traced: TracedEncoder | None = None
+        self._alphas: Memo[npt.NDArray[np.float32]] = Memo()
+
+    def prepare(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
+                options: CaptionOptions) -> None:
+        """Do a part of what caption() does of the same image and regions; see Captioner."""
+        focus = check_focus(self, options.focus)
+        if focus != 'crop' or None in regions:
+            self._view.prepare(rgb)
+        if focus == 'alpha':
+            for region in regions:
+                if region is not None:
+                    self._alphas.keep(region, self._alpha(region))
 
     def accelerate(self, acceleration: Acceleration, prepared: Prepared) -> None:
         """Compute as is asked for from now on; see BaseCaptioner."""
@@ -149,7 +162,8 @@ class VisionTextCaptioner(BaseCaptioner):
         batch = torch.empty(len(regions), 4, *self._view.size)
         batch[:, :3] = self._view.pixels(rgb)
         for row, region in zip(batch, regions):
-            row[3] = torch.from_numpy(self._alpha(region))
+            alpha = self._alphas.get(region)
+            row[3] = torch.from_numpy(self._alpha(region) if alpha is None else alpha)
         return batch
 
     def _alpha(self, region: Region | None) -> npt.NDArray[np.float32]:

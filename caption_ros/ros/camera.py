@@ -26,7 +26,7 @@ from caption_ros.ros.subscriptions import FollowingSubscription, compressed_topi
 from caption_ros.ros.telling import Telling
 
 if TYPE_CHECKING:
-    from caption_ros.ros.worker import Outcome
+    from caption_ros.ros.look import Outcome
 
 _COUNTS = ('images received', 'masks received', 'bad frames', 'images with stamp 0',
            'masks scaled', 'frames replaced by a newer one', 'frames skipped as unchanged',

@@ -3,7 +3,7 @@
 """caption_node: captions of camera images and of the regions that a segmenter marks.
 
 A lifecycle node: configuring loads the model, activating subscribes, cleaning up frees the
-model. Subscriptions only hand messages on; one worker thread converts, captions and hands over.
+model. Subscriptions only hand messages on; one thread converts, another captions and hands over.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from caption_ros.message import stamp_to_ns
 from caption_ros.ros.camera import Camera
 from caption_ros.ros.diagnostics import diagnostics_msg
 from caption_ros.ros.intake import Frame
+from caption_ros.ros.look import Outcome
 from caption_ros.ros.messages import caption_text, captions_to_msgs
 from caption_ros.ros.parameters import (
     NODE_PARAMETERS,
@@ -48,7 +49,7 @@ from caption_ros.ros.parameters import (
 )
 from caption_ros.ros.pointing import optional_msgs
 from caption_ros.ros.spinning import run_node
-from caption_ros.ros.worker import CaptionWorker, Outcome
+from caption_ros.ros.worker import CaptionWorker
 
 _FOLLOW_PERIOD_S = 0.25
 _WARN_PERIOD_S = 5.0
@@ -184,10 +185,13 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._model_problem = ''
             refused = '; '.join(self._refused.values())
             parameters = self._settings
+        mailbox: Mailbox[Frame] = Mailbox()
         try:
             if refused:
                 raise OptionError(refused)
-            captioner = self._load(parameters)
+            worker = CaptionWorker(lambda: self._load(parameters), mailbox, self._options,
+                                   lambda: self._settings, self._on_outcomes)
+            captioner = worker.captioner()
         except Exception as error:  # whatever a model library raises, configure can be tried again
             text = _one_line(error)
             self.get_logger().error(f'cannot configure: {text}')
@@ -198,13 +202,12 @@ class CaptionNode(LifecycleNodeMixin, Node):
         with self._lock:
             self._captioner = captioner
             self._gpu = GpuFigures(captioner.device)
-            self._mailbox = Mailbox()
+            self._mailbox = mailbox
+            self._worker = worker
             for camera in self.cameras.values():
                 camera.use(self._mailbox)
                 camera.outcome = None
             self._failures_in_a_row = 0
-            self._worker = CaptionWorker(captioner, self._mailbox, self._options,
-                                         lambda: self._settings, self._on_outcomes)
             self._state = 'inactive'
         self.get_logger().info(f'loaded {captioner.name} on {device_label(captioner.device)}, '
                                f'{captioner.dtype}')

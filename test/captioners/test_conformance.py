@@ -3,6 +3,7 @@
 """What every captioner promises, on a tiny checkpoint of each layout."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -80,6 +81,21 @@ def test_frames_of_one_batch_equal_one_by_one(kind, focus, num_beams, captioner,
     for captions, wanted in zip(together, single):
         _same(captions, wanted)
         assert [c.region for c in captions] == [c.region for c in wanted]
+
+
+@pytest.mark.parametrize('kind, focus', MODES)
+def test_what_is_prepared_on_another_thread_changes_nothing(kind, focus, captioner, rgb, regions):
+    model, wanted = captioner(kind), [None, *regions]
+    plain = model.caption(rgb, wanted, _options(focus))
+    if hasattr(model, 'prepare'):
+        thread = threading.Thread(target=model.prepare, args=(rgb, wanted, _options(focus)))
+        thread.start()
+        thread.join()
+    prepared = model.caption(rgb, wanted, _options(focus))
+    assert [(c.text, c.score) for c in prepared] == [(c.text, c.score) for c in plain]
+    other = 255 - rgb  # of another image nothing has been prepared
+    fresh = model.caption(other, wanted, _options(focus))
+    assert [c.score for c in fresh] != [c.score for c in plain]
 
 
 @pytest.mark.parametrize('kind, focus', MODES)
