@@ -18,6 +18,7 @@ from webbench import HAS_ROS, TOPIC, answers
 from caption_ros.scenes import TabletopStream
 
 THREE = 11  # seed of a scene with three objects
+ICON_PX = 100  # more than the icon has that is as red as the first paint
 
 
 @pytest.fixture(scope='module')
@@ -185,7 +186,9 @@ def test_bad_uploads_are_told_and_nothing_is_lost(opened, scene, picture, tmp_pa
         wait_message(page, message)
     assert caption in said(page)
     # The paint is still there to be taken away, and the picture stays when all paint goes.
-    painted = red_area(page)
+    # The editor fits the picture in by steps, some without any paint.
+    painted = wait_for(lambda: (area := red_area(page)) > ICON_PX and area,
+                       lambda: f'{red_area(page)} with paint')
     assert not page.is_visible('#paint button[aria-label="Clear canvas"]')
     page.click('#anew')
     wait_said(page, scene.scene_caption)
