@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from nodebench import TIMEOUT_S, wait_for
 
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions
@@ -16,7 +17,6 @@ from caption_ros.ros import look as look_module
 from caption_ros.ros.intake import Frame
 from caption_ros.ros.worker import CaptionWorker
 
-TIMEOUT_S = 10.0
 TAKES_S = 0.4  # so long the model is expected to take
 OPTIONS = CaptionOptions(describe='scene')
 SETTINGS = SimpleNamespace(max_rate_hz=0.0, skip_static=False)
@@ -64,10 +64,7 @@ def bench():
     yield bench
     bench.model.gate.set()
     assert worker.close(TIMEOUT_S)
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while any(thread.name == 'looker' for thread in threading.enumerate()):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    wait_for(lambda: all(thread.name != 'looker' for thread in threading.enumerate()))
 
 
 def _say(bench, number, *more):
@@ -76,20 +73,13 @@ def _say(bench, number, *more):
     bench.mailbox.put(_frame(number))
     time.sleep(TAKES_S)
     bench.model.gate.set()
-    _wait(lambda: len(bench.said) >= 1)
+    wait_for(lambda: len(bench.said) >= 1)
     bench.model.gate.clear()
     bench.model.begun.clear()
     bench.mailbox.put(_frame(number + 1))
     assert bench.model.begun.wait(TIMEOUT_S)
     for one in more:
         bench.mailbox.put(_frame(one))
-
-
-def _wait(condition):
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
 
 
 def _texts(bench):
@@ -108,7 +98,7 @@ def test_a_frame_is_looked_at_while_the_model_is_at_the_last_and_once_only(bench
     assert bench.model.prepared_one.wait(TIMEOUT_S)  # with the model still at its gate
     assert _texts(bench) == ['1']
     bench.model.gate.set()
-    _wait(lambda: len(bench.said) == 3)
+    wait_for(lambda: len(bench.said) == 3)
     assert _texts(bench) == ['1', '2', '3'] and seen == [1, 2, 3]
 
 
@@ -117,7 +107,7 @@ def test_the_newest_frame_is_captioned_whatever_has_been_looked_at(bench):
     assert bench.model.prepared_one.wait(TIMEOUT_S)
     assert bench.mailbox.put(_frame(4))  # it tells that 3 has been replaced
     bench.model.gate.set()
-    _wait(lambda: len(bench.said) == 3)
+    wait_for(lambda: len(bench.said) == 3)
     assert _texts(bench) == ['1', '2', '4'] and bench.model.prepared == [3]
 
 
@@ -126,7 +116,7 @@ def test_what_was_looked_at_with_other_options_is_looked_at_again(bench):
     assert bench.model.prepared_one.wait(TIMEOUT_S)
     bench.options = CaptionOptions(describe='regions')  # and there is no mask
     bench.model.gate.set()
-    _wait(lambda: len(bench.said) == 3)
+    wait_for(lambda: len(bench.said) == 3)
     assert bench.said[2].options.describe == 'regions' and bench.said[2].bad_frame
 
 
@@ -137,7 +127,7 @@ def test_a_frame_that_cannot_be_read_ahead_is_told_once(bench):
     bench.mailbox.put(bad)
     time.sleep(2 * TAKES_S)
     bench.model.gate.set()
-    _wait(lambda: len(bench.said) == 3)
+    wait_for(lambda: len(bench.said) == 3)
     assert isinstance(bench.said[2].error, ImageFormatError) and not bench.model.prepared
 
 
