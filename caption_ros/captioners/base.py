@@ -53,6 +53,13 @@ def _main_dtype(model: Any) -> Any:
     return counts.most_common(1)[0][0]
 
 
+def number_type(model: Any) -> str:
+    """Return the name of the number type of a model's or of its part's weights."""
+    if any(getattr(module, 'packed_dtype', '') == 'int8' for module in model.modules()):
+        return 'int8'
+    return str(_main_dtype(model)).removeprefix('torch.')
+
+
 class BaseCaptioner:
     """Base of captioners; a subclass looks at regions and turns tokens into text.
 
@@ -61,8 +68,8 @@ class BaseCaptioner:
         family: The kind of model.
         focus_modes: Ways to look at a region, the one that auto takes first.
         device: torch's name of the device.
-        dtype: Name of the number type of the weights; bfloat16+float32 with an encoder in the one
-            and a decoder in the other.
+        dtype: Name of the number type of the weights; bfloat16+float32 or bfloat16+int8 with an
+            encoder in the one and a decoder in the other.
         batches: What memory has allowed so far.
     """
 
@@ -83,8 +90,7 @@ class BaseCaptioner:
         self.device = device
         self._dtype = _main_dtype(model)
         packed = [module for module in model.modules() if hasattr(module, 'packed_numbers')]
-        self.dtype = ('int8' if any(module.packed_dtype == 'int8' for module in packed)
-                      else str(self._dtype).removeprefix('torch.'))
+        self.dtype = number_type(model)
         self._model = model
         self.batches = Batches(name, device)
         # Threads that wait for each other gain a small model nothing, and lose it several times

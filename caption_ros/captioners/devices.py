@@ -94,12 +94,25 @@ def resolve_dtype(dtype: str, device: str, parameters: int) -> Any:
 
 def cpu_has_bfloat16() -> bool:
     """Tell whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    return has_amx() or _cpu_can('_is_avx512_bf16_supported')
+
+
+def has_amx() -> bool:
+    """Tell whether this CPU multiplies small matrices in hardware (AMX)."""
+    return _cpu_can('_is_amx_tile_supported')
+
+
+def has_vnni() -> bool:
+    """Tell whether this CPU multiplies 8-bit numbers in hardware without overflow (VNNI)."""
+    return _cpu_can('_is_vnni_supported')
+
+
+def _cpu_can(test: str) -> bool:
     import torch
 
-    # Private names, so a torch that drops them costs speed only.
-    tests = (getattr(torch.cpu, name, None)
-             for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
-    return any(test() for test in tests if test is not None)
+    # A private name, so a torch that drops it costs speed or a little accuracy only.
+    ask = getattr(torch.cpu, test, None)
+    return ask is not None and bool(ask())
 
 
 def gpu_target(device: str) -> str:

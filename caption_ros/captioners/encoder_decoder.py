@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners.base import number_type
 from caption_ros.captioners.decoding import Decoded, search_config
 from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.loading import (
@@ -42,9 +43,8 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
                          class_tokens=class_tokens)
         self._tokenizer = tokenizer
         self._encoder_dtype, self._decoder_dtype = model.encoder.dtype, model.decoder.dtype
-        if self._encoder_dtype != self._decoder_dtype:
-            self.dtype = '+'.join(str(each).removeprefix('torch.') for each in (
-                self._encoder_dtype, self._decoder_dtype))
+        # Each once, the encoder's first.
+        self.dtype = '+'.join(dict.fromkeys(map(number_type, (model.encoder, model.decoder))))
         decoder = model.config.decoder
         config = model.generation_config
         eos = _first(config.eos_token_id, model.config, decoder, 'eos_token_id',

@@ -7,6 +7,8 @@ memory's speed. Packing reorders the weights once; int8 makes them a quarter of 
 """
 
 # torch.jit reads the annotations themselves, so they are not postponed here.
+import copy
+import re
 import warnings
 from typing import Any, Optional, Union
 
@@ -14,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from caption_ros.captioners.devices import has_amx, has_vnni
 from caption_ros.errors import OptionError
+
+_ROWS_WITH_AMX = 128  # oneDNN's order for so many; that for one is slower with more, not faster
 
 
 class PlainLinear(nn.Module):
@@ -34,6 +39,8 @@ class PlainLinear(nn.Module):
 class PackedLinear(nn.Module):
     """A linear layer in oneDNN's own order of weights, for one CPU.
 
+    It computes in its weights' number type, and returns that of its inputs.
+
     Attributes:
         packed_numbers: How many weights it holds; they are no parameters.
         packed_dtype: Name of their number type.
@@ -44,13 +51,16 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.packed_numbers = weight.numel()
         self.packed_dtype = str(weight.dtype).removeprefix('torch.')
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), 1)
+        self.dtype = weight.dtype
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(
+            weight.detach().contiguous(), _ROWS_WITH_AMX if has_amx() else 1)
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
         none: list[Optional[Union[int, float, complex]]] = []  # how TorchScript writes Scalar
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, 'none', none, '')
+        return torch.ops.mkldnn._linear_pointwise(
+            x.to(self.dtype), self.weight, self.bias, 'none', none, '').to(x.dtype)
 
 
 class Int8Linear(nn.Module):
@@ -102,23 +112,22 @@ class ScreenedHead(nn.Module):
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (rows, vocabulary), float32, of (rows, width)."""
+        """Return (..., vocabulary), float32, of (..., width)."""
         rough = self.rough(x.float())
         likeliest = rough.topk(self.candidates)[1]
-        exact = torch.bmm(self.weight[likeliest], x.unsqueeze(-1)).squeeze(-1)
+        exact = torch.matmul(self.weight[likeliest], x.unsqueeze(-1)).squeeze(-1)
         if self.bias is not None:
             exact = exact + self.bias[likeliest]
         return rough.scatter(-1, likeliest, exact.float())
 
 
-def has_vnni() -> bool:
-    """Tell whether this CPU multiplies 8-bit numbers in hardware without overflow."""
-    # A private name, so a torch that drops it costs a little accuracy only.
-    test = getattr(torch.cpu, '_is_vnni_supported', None)
-    return test is not None and bool(test())
+def can_round() -> bool:
+    """Tell whether this torch has linear layers of int8."""
+    return _has(torch.ops.quantized, 'linear_dynamic', 'linear_prepack')
 
 
-def pack_linears(model: nn.Module, *, int8: bool = False) -> None:
+def pack_linears(model: nn.Module, *, int8: bool = False,
+                 wide: re.Pattern[str] | None = None) -> None:
     """Replace the linear layers of a model on the CPU by packed ones, in place.
 
     Embeddings and convolutions stay as they are; where this torch cannot pack, all do.
@@ -126,21 +135,28 @@ def pack_linears(model: nn.Module, *, int8: bool = False) -> None:
     Args:
         model: Model in evaluation mode, in float32 or bfloat16.
         int8: Round the weights to int8; the model must be in float32.
+        wide: Finds the names of layers that are packed in bfloat16 all the same.
 
     Raises:
         OptionError: If int8 is asked for and this torch cannot do it.
     """
     kind = Int8Linear if int8 else PackedLinear
-    if int8 and not _has(torch.ops.quantized, 'linear_dynamic', 'linear_prepack'):
+    if int8 and not can_round():
         raise OptionError("dtype 'int8' needs torch's quantized linear layers, which torch "
                           f'{torch.__version__} does not have here; use auto')
     if not int8 and not _has(torch.ops.mkldnn, '_linear_pointwise', '_reorder_linear_weight'):
         return
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            weights = linear_weights(child)
-            if weights is not None:
-                setattr(parent, name, kind(*weights))
+    for name, layer in list(model.named_modules()):
+        weights = linear_weights(layer)
+        if weights is None:
+            continue
+        if wide is not None and wide.search(name):
+            packed: nn.Module = PackedLinear(*(
+                each if each is None else each.to(torch.bfloat16) for each in weights))
+        else:
+            packed = kind(*weights)
+        parent, _, child = name.rpartition('.')
+        setattr(model.get_submodule(parent), child, packed)
 
 
 def linear_weights(module: nn.Module) -> Optional[tuple[Tensor, Optional[Tensor]]]:
@@ -156,6 +172,23 @@ def as_linear(module: Any) -> nn.Module:
     """Return a linear layer that torch.jit can compile; it shares the module's weights."""
     weights = linear_weights(module)
     return module if weights is None else PlainLinear(*weights)
+
+
+def rounded(module: nn.Module) -> nn.Module:
+    """Return a module of packed layers as one of int8 that takes and returns float32.
+
+    Its packed layers are rounded, a screened head is its rough part, and all else is copied in
+    float32.
+    """
+    if isinstance(module, PackedLinear):
+        return Int8Linear(module.weight.to_dense(), module.bias)
+    if isinstance(module, ScreenedHead):
+        return module.rough
+    copied = copy.copy(module)
+    copied._modules = {name: rounded(child) for name, child in module.named_children()}
+    copied._parameters = {name: None if weight is None else nn.Parameter(weight.float(), False)
+                          for name, weight in module._parameters.items()}
+    return copied
 
 
 def _has(namespace: Any, *names: str) -> bool:

@@ -1,9 +1,13 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A text decoder with cross-attention, a token at a time, compiled by torch.jit.
+"""A text decoder with cross-attention, compiled by torch.jit, and greedy search with it.
 
 GPT-2 and BERT differ in where they normalise and in their first and last layer; the rest is one
 code. Compiled, a whole caption is one call that leaves the interpreter lock to other threads.
+
+A token costs one reading of the decoder's weights, and so do eight. So a draft, which is the same
+decoder in fewer bits, may say the next few tokens, and the decoder looks at all of them in one
+pass: what it would have said itself is taken, and what follows its first other word is said again.
 """
 
 # torch.jit reads the annotations themselves, so they are not postponed here.
@@ -12,6 +16,8 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from caption_ros.captioners.devices import has_amx
 
 
 class Joined(nn.Module):
@@ -33,7 +39,7 @@ class Layer(nn.Module):
     """Self-attention, cross-attention and the feed-forward part, each with its normalisation.
 
     Args:
-        parts: norm_1, qkv, out, norm_cross, query, key_value, cross_out, norm_2, up, down.
+        parts: norm_1, qkv, out, norm_cross, query, cross_out, norm_2, up, down.
         heads: Number of attention heads.
         gelu: tanh or none, as in torch's gelu.
         norm_first: Normalise what goes into a part (GPT-2), not what comes out (BERT).
@@ -48,48 +54,38 @@ class Layer(nn.Module):
         self.gelu = gelu
         self.norm_first = norm_first
 
-    def look_up(self, hidden: Tensor) -> Tensor:
-        """Return keys and values of the image, (2, batch, heads, tokens, head width).
-
-        On the CPU in float32: torch's attention of one query in bfloat16 takes five times as
-        long there, and this is read once for each token.
-        """
-        both = self.key_value(hidden)
-        if hidden.device.type == 'cpu':
-            both = both.float()
-        batch, tokens = hidden.size(0), hidden.size(1)
-        return both.view(batch, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4).contiguous()
-
     def forward(self, x: Tensor, position: int, said: Tensor, seen: Tensor,
-                keep: Optional[Tensor]) -> Tensor:
-        """Return (rows, width) of the same; writes the token's keys and values into said.
+                keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
+        """Return (rows, steps, width) of the same; writes keys and values of the steps into said.
 
         Args:
-            x: What the rows say now, (rows, width).
-            position: Its place.
+            x: What the rows say at a few places in a row, (rows, steps, width).
+            position: The first of these places.
             said: Keys and values of the caption, (2, rows, heads, room, head width).
             seen: Those of the image, (2, images, heads, encoder tokens, head width); one image
                 for all rows, or one for each.
-            keep: Encoder tokens to look at, (rows, 1, 1, encoder tokens), with one image
-                (1, 1, rows, encoder tokens), bool; None is all.
+            keep: Encoder tokens to look at, bool, (rows, 1, 1, encoder tokens), with one image
+                (1, 1, rows * steps, encoder tokens); None is all.
+            causal: Places to look at, bool, (steps, position + steps); None with one step.
         """
-        rows, width = x.size(0), x.size(1)
+        rows, steps, width = x.size(0), x.size(1), x.size(2)
         heads, depth = self.heads, width // self.heads
+        end = position + steps
         qkv = self.qkv(self.norm_1(x) if self.norm_first else x)
-        said[:, :, :, position] = qkv[:, width:].view(rows, 2, heads, depth).transpose(0, 1)
+        said[:, :, :, position:end] = qkv[:, :, width:].view(
+            rows, steps, 2, heads, depth).permute(2, 0, 3, 1, 4)
         own = functional.scaled_dot_product_attention(
-            qkv[:, :width].view(rows, heads, 1, depth).to(said.dtype),
-            said[0, :, :, :position + 1], said[1, :, :, :position + 1])
-        x = x + self.out(own.reshape(rows, width).to(x.dtype))
+            qkv[:, :, :width].view(rows, steps, heads, depth).transpose(1, 2).to(said.dtype),
+            said[0, :, :, :end], said[1, :, :, :end], attn_mask=causal)
+        x = x + self.out(own.transpose(1, 2).reshape(rows, steps, width).to(x.dtype))
         if not self.norm_first:
             x = self.norm_1(x)
         query = self.query(self.norm_cross(x) if self.norm_first else x).to(seen.dtype)
-        images = seen.size(1)
         # Rows of one image ask side by side, so that its keys and values are read once.
         look = functional.scaled_dot_product_attention(
-            query.view(images, rows // images, heads, depth).transpose(1, 2), seen[0], seen[1],
+            query.view(seen.size(1), -1, heads, depth).transpose(1, 2), seen[0], seen[1],
             attn_mask=keep)
-        x = x + self.cross_out(look.transpose(1, 2).reshape(rows, width).to(x.dtype))
+        x = x + self.cross_out(look.transpose(1, 2).reshape(rows, steps, width).to(x.dtype))
         if not self.norm_first:
             x = self.norm_cross(x)
         up = functional.gelu(self.up(self.norm_2(x) if self.norm_first else x),
@@ -98,8 +94,8 @@ class Layer(nn.Module):
         return x if self.norm_first else self.norm_2(x)
 
 
-class Stepper(nn.Module):
-    """Searches greedily; see search().
+class Decoder(nn.Module):
+    """Tokens in, logits out.
 
     Args:
         tokens: Embeddings of the tokens, (vocabulary, width).
@@ -107,22 +103,54 @@ class Stepper(nn.Module):
         first: What the sum of both goes through.
         layers: The layers.
         last: What the last layer's result goes through, up to the logits.
-        ends: Token ids that end a caption, at least one.
+
+    Attributes:
+        dtype: Number type that the layers take.
     """
 
     def __init__(self, tokens: Tensor, positions: Tensor, first: nn.Module, layers: list[Layer],
-                 last: nn.Module, ends: list[int]) -> None:
+                 last: nn.Module) -> None:
         super().__init__()
+        self.dtype = tokens.dtype
         self.tokens = tokens.detach()
         self.positions = positions.detach()
         self.first = first
         self.layers = nn.ModuleList(layers)
         self.last = last
+
+    def forward(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
+                keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
+        """Return logits (rows, steps, vocabulary), float32, of tokens (rows, steps)."""
+        places = self.positions[position:position + block.size(1)]
+        x = self.first((self.tokens[block] + places).to(self.dtype))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, position, said[i], seen[i], keep, causal)
+        return self.last(x).float()
+
+
+class Stepper(nn.Module):
+    """Searches greedily; see forward().
+
+    Args:
+        decoder: What is said is its likeliest.
+        draft: Says the likely next tokens in less time, over the same keys and values; or None.
+        key_values: For each layer, what makes keys and values of the encoder's states.
+        heads: Number of attention heads.
+        ends: Token ids that end a caption, at least one.
+    """
+
+    def __init__(self, decoder: Decoder, draft: Optional[Decoder], key_values: list[nn.Module],
+                 heads: int, ends: list[int]) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.draft = draft
+        self.key_values = nn.ModuleList(key_values)
+        self.heads = heads
         self.ends = ends
-        self.heads = layers[0].heads
+        self.widens = decoder.tokens.device.type == 'cpu' and not has_amx()
 
     def forward(self, hidden: Tensor, picks: Tensor, keep: Optional[Tensor], given: list[int],
-                most: int) -> tuple[Tensor, Tensor]:
+                most: int, ahead: int) -> tuple[Tensor, Tensor, int, int]:
         """Say the likeliest token until every row has ended.
 
         Args:
@@ -131,42 +159,95 @@ class Stepper(nn.Module):
             keep: Encoder tokens to look at, (rows, 1, 1, encoder tokens), bool; None is all.
             given: The start token and what else each caption begins with, at least one.
             most: Most tokens to say, 1 or more.
+            ahead: Most tokens of a draft, if there is one; 0 with more than one row.
 
         Returns:
-            Token ids and the logarithms of their probabilities, each (tokens, rows); what
-            follows the first end of a row means nothing.
+            Token ids and the logarithms of their probabilities, each (tokens, rows), where what
+            follows the first end of a row means nothing; and how many tokens were drafted, and
+            how many of these were right.
         """
-        width, rows = self.tokens.size(1), picks.size(0)
+        rows = picks.size(0)
         if keep is not None and hidden.size(0) == 1:
             keep = keep.transpose(0, 2)
+        seen = self._look_up(hidden)
         in_order = bool((picks == torch.arange(rows, device=picks.device)).all())
+        if hidden.size(0) > 1 and not in_order:
+            seen = [both.index_select(1, picks) for both in seen]
         room = len(given) - 1 + most
-        seen: list[Tensor] = []
-        said: list[Tensor] = []
-        for layer in self.layers:
-            both = layer.look_up(hidden)
-            if hidden.size(0) > 1 and not in_order:
-                both = both.index_select(1, picks)
-            seen.append(both)
-            said.append(both.new_empty([2, rows, self.heads, room, width // self.heads]))
+        said = [both.new_empty([2, rows, self.heads, room, both.size(4)]) for both in seen]
         words = torch.zeros([most, rows], dtype=torch.long, device=hidden.device)
         chances = torch.zeros([most, rows], dtype=torch.float32, device=hidden.device)
         ended = torch.zeros([rows], dtype=torch.bool, device=hidden.device)
-        token = torch.full([rows], given[0], dtype=torch.long, device=hidden.device)
-        for position in range(room):
-            x = self.first(self.tokens[token] + self.positions[position])
-            for i, step in enumerate(self.layers):
-                x = step(x, position, said[i], seen[i], keep)
-            if position + 1 < len(given):
-                token = torch.full_like(token, given[position + 1])
-                continue
-            logits = self.last(x).float()
-            token = logits.argmax(-1)
-            at = position + 1 - len(given)
-            words[at] = token
-            chances[at] = logits.log_softmax(-1).gather(1, token.unsqueeze(1)).squeeze(1)
-            for end in self.ends:
-                ended = ended | (token == end)
+        block = torch.tensor(given, device=hidden.device).repeat(rows, 1)
+        position, at, drafted, right = 0, 0, 0, 0
+        while at < most:
+            fixed = block.size(1)
+            # A draft that is wrong more often than not costs more than it saves.
+            if fixed == 1 and drafted - 2 * right <= ahead:
+                block = self._drafted(block, position, said, seen, keep, min(ahead, most - at - 1))
+            steps = block.size(1)
+            logits = self._pass(block, position, said, seen, keep)[:, fixed - 1:]
+            best = logits.argmax(-1)
+            over = (self._ends(best).cumsum(1) > 0) | ended.unsqueeze(1)
+            count = 1
+            if steps > fixed:
+                count += int((best[0, :-1] == block[0, fixed:]).cumprod(0).sum())
+                drafted += steps - fixed
+                right += count - 1
+            words[at:at + count] = best[:, :count].t()
+            chances[at:at + count] = (logits[:, :count].log_softmax(-1)
+                                      .gather(2, best[:, :count].unsqueeze(2)).squeeze(2).t())
+            ended = over[:, count - 1]
+            block = best[:, count - 1:count]
+            at += count
+            position += fixed - 1 + count
             if bool(ended.all()):
-                return words[:at + 1], chances[:at + 1]
-        return words, chances
+                break
+        return words[:at], chances[:at], drafted, right
+
+    def _look_up(self, hidden: Tensor) -> list[Tensor]:
+        """Return each layer's keys and values of the images; see Layer.
+
+        In float32 where torch's attention of one query in bfloat16 takes five times as long, on
+        a CPU without AMX: this is read once for each token.
+        """
+        batch, tokens = hidden.size(0), hidden.size(1)
+        seen: list[Tensor] = []
+        for key_value in self.key_values:
+            both = key_value(hidden)
+            if self.widens:
+                both = both.float()
+            seen.append(both.view(batch, tokens, 2, self.heads, -1)
+                        .permute(2, 0, 3, 1, 4).contiguous())
+        return seen
+
+    def _drafted(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
+                 keep: Optional[Tensor], ahead: int) -> Tensor:
+        """Return the last token, (1, 1), and what the draft says after it."""
+        if self.draft is not None:
+            for step in range(ahead):
+                token = self.draft(block[:, -1:], position + step, said, seen, keep,
+                                   None).argmax(-1)
+                block = torch.cat([block, token], 1)
+                if bool(self._ends(token)):
+                    break
+        return block
+
+    def _pass(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
+              keep: Optional[Tensor]) -> Tensor:
+        """Return the decoder's logits, (rows, steps, vocabulary)."""
+        steps = block.size(1)
+        causal: Optional[Tensor] = None
+        if steps > 1:
+            causal = torch.ones([steps, position + steps], dtype=torch.bool,
+                                device=block.device).tril(position)
+            if keep is not None and seen[0].size(1) == 1:
+                keep = keep.repeat_interleave(steps, 2)
+        return self.decoder(block, position, said, seen, keep, causal)
+
+    def _ends(self, tokens: Tensor) -> Tensor:
+        """Tell of each token whether it ends a caption."""
+        found = tokens == self.ends[0]
+        for end in self.ends[1:]:
+            found = found | (tokens == end)
+        return found

@@ -88,6 +88,8 @@ class VisionTextCaptioner(BaseCaptioner):
         facts = super().facts()
         if self._compiled is not None and self._compiled.failure:
             facts['compile'] = f'failed: {self._compiled.failure}'
+        if self._greedy is not None and self._greedy.drafted:
+            facts['drafted tokens right'] = f'{self._greedy.right} of {self._greedy.drafted}'
         return facts
 
     def problems(self) -> list[str]:

@@ -94,6 +94,8 @@ def bench(
                       f'{1000 * row["package_s"]:.0f} ms', f'{row["ratio"]:.2f}',
                       f'{row["low"]:.2f}', f'{row["high"]:.2f}')
     Console().print(table)
+    if 'drafted tokens right' in figures['settings']:
+        typer.echo(f'drafted tokens right: {figures["settings"]["drafted tokens right"]}')
     for size in figures.get('split', ()):
         _print_split(size)
     for dtype, share in figures.get('agreement', {}).get('equal', {}).items():

@@ -99,7 +99,8 @@ def test_eval_scores_the_dtype_asked_for(dtype):
     done = CliRunner().invoke(
         app, ['--scenes', '4', '--device', 'cpu', '--dtype', dtype, '--json'])
     scores = json.loads(done.stdout)
-    assert scores['dtype'] == dtype and scores['captions'] > 8
+    # With AMX an encoder in bfloat16 stands beside a decoder in int8.
+    assert scores['dtype'].split('+')[-1] == dtype and scores['captions'] > 8
     assert scores['phrase_exact'] == 1.0
 
 

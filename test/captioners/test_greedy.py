@@ -118,3 +118,75 @@ def test_packed_bfloat16_of_a_large_vocabulary_is_screened(dtype, vocabulary, sc
                         CaptionOptions(max_new_tokens=12), 32)
     assert found.tokens == wanted.tokens
     assert found.scores == pytest.approx(wanted.scores, rel=0.05)
+
+
+def _packed(seed):
+    model = _decoder(seed)
+    pack_linears(model)
+    return model
+
+
+def _wanted(model, hidden, new, eos=END):
+    return decode(model, _config(model, eos), torch.tensor([START]), hidden, None,
+                  CaptionOptions(max_new_tokens=new), 32)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_draft_changes_no_word(seed):
+    model = _packed(seed)
+    hidden = torch.randn(1, SEEN, WIDTH, generator=torch.Generator().manual_seed(9))
+    with torch.inference_mode():
+        search = GreedySearch(model, END)
+        found = search([START], hidden, [0], None, 12)
+        wanted = _wanted(model, hidden, 12)
+    assert 0 < search.right <= search.drafted <= 12
+    assert found.tokens == wanted.tokens
+    assert found.scores == pytest.approx(wanted.scores, rel=1e-3)
+
+
+def test_a_draft_that_is_wrong_is_shortened_and_given_up_and_changes_no_word(monkeypatch):
+    monkeypatch.setattr(greedy, 'rounded', lambda _: greedy._gpt2(_decoder(7))[0])
+    model = _packed(0)
+    hidden = torch.randn(1, SEEN, WIDTH)
+    drafted = []
+    with torch.inference_mode():
+        search = GreedySearch(model, VOCABULARY + 1)
+        wanted = _wanted(model, hidden, 30, eos=VOCABULARY + 1)
+        for _ in range(3):
+            found = search([START], hidden, [0], None, 30)
+            assert found.tokens == wanted.tokens and len(found.tokens[0]) == 30
+            drafted.append(search.drafted)
+    assert drafted[0] <= 3 * 7  # of about 180, were there one before each token
+    assert drafted[2] - drafted[1] == drafted[1] - drafted[0] <= 3 * 2
+
+
+def test_a_draft_ends_where_the_caption_ends():
+    model = _packed(3)
+    hidden = torch.randn(1, SEEN, WIDTH, generator=torch.Generator().manual_seed(9))
+    with torch.inference_mode():
+        last = _wanted(model, hidden, 12).tokens[0][4]
+        search = GreedySearch(model, [END, last])
+        found = search([START], hidden, [0], None, 12)
+        wanted = _wanted(model, hidden, 12, eos=[END, last])
+    assert found.tokens == wanted.tokens and search.drafted <= len(wanted.tokens[0]) + 1 < 7
+
+
+def test_captions_of_several_regions_have_no_draft():
+    search = GreedySearch(_packed(0), END)
+    with torch.inference_mode():
+        search([START], torch.randn(1, SEEN, WIDTH), [0, 0], None, 12)
+    assert search.drafted == 0
+
+
+def test_captions_may_begin_with_given_words():
+    plain, packed = _decoder(2), _packed(2)
+    hidden = torch.randn(1, SEEN, WIDTH, generator=torch.Generator().manual_seed(9))
+    mask = (torch.rand(ROWS, SEEN, generator=torch.Generator().manual_seed(1)) < 0.6).long()
+    mask[:, 0] = 1
+    with torch.inference_mode():
+        wanted = decode(plain, _config(plain), torch.tensor([START, 7, 9]),
+                        hidden.repeat(ROWS, 1, 1), mask, CaptionOptions(max_new_tokens=12), 32)
+        for model in (plain, packed):
+            found = GreedySearch(model, END)([START, 7, 9], hidden, [0] * ROWS, mask, 12)
+            assert found.tokens == wanted.tokens
+            assert found.scores == pytest.approx(wanted.scores, rel=1e-3)

@@ -17,6 +17,7 @@ from caption_ros.captioners.linears import (
     as_linear,
     linear_weights,
     pack_linears,
+    rounded,
 )
 from caption_ros.errors import OptionError
 from caption_ros.pipeline import caption_frame
@@ -110,6 +111,38 @@ def test_int8_is_close_to_float32_and_called_by_its_name(make, tmp_path):
     assert load_captioner(str(tmp_path), device='cpu', dtype='int8').dtype == 'int8'
     for one, other in zip(exact, rounded):
         assert other.score == pytest.approx(one.score, abs=0.1)
+
+
+@pytest.mark.parametrize('beams', [1, 2])
+def test_with_amx_what_looks_is_in_bfloat16_beside_int8(beams, tmp_path, monkeypatch):
+    tiny_checkpoints.vit_gpt2(tmp_path)
+    monkeypatch.setattr(loading, 'has_amx', lambda: True)
+    monkeypatch.setattr(loading, '_ENCODER', 0)
+    options = CaptionOptions(describe='regions', max_new_tokens=1, num_beams=beams)
+    exact, coarse = (load_captioner(str(tmp_path), device='cpu', dtype=dtype)
+                      for dtype in ('float32', 'int8'))
+    assert coarse.dtype == 'bfloat16+int8'
+    kinds = {name: getattr(module, 'packed_dtype', None)
+             for name, module in coarse._model.named_modules()}
+    assert {kind for name, kind in kinds.items() if name.startswith('encoder.')} == {
+        'bfloat16', None}
+    for kind, ends in (('bfloat16', 'crossattention.c_attn'), ('int8', ('q_attn', 'c_fc'))):
+        assert {kinds[name] for name in kinds if name.endswith(ends)} == {kind}
+    for one, other in zip(caption_frame(RGB, LABELS, exact, options),
+                          caption_frame(RGB, LABELS, coarse, options)):
+        assert other.score == pytest.approx(one.score, abs=0.1)
+
+
+def test_a_rounded_copy_takes_and_gives_float32_and_leaves_the_packed_as_it_was():
+    model = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 48), nn.GELU()).to(torch.bfloat16)
+    pack_linears(model)
+    x = torch.randn(5, 32)
+    with torch.inference_mode():
+        wanted = model(x.to(torch.bfloat16))
+        found = rounded(model)(x)
+        assert found.dtype == torch.float32
+        assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+        assert torch.equal(model(x.to(torch.bfloat16)), wanted)
 
 
 def test_int8_without_the_layers_for_it_is_refused(monkeypatch):
