@@ -26,9 +26,7 @@ from caption_ros.captioners.stepper import Decoder, Joined, Layer, Stepper
 
 _GELU = {'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu': 'none'}
 _LARGE_VOCABULARY = 16_384  # below, screening costs more than it saves
-# Tokens of a draft: as many as a pass takes in about the time of one, or a few where every fifth
-# has been wrong.
-_FAR, _NEAR = 7, 2
+_AHEAD = 7  # tokens of a draft at most; with the one before they take about the time of one
 _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 # What a generation config may say without a word of the greedy caption changing.
 _HARMLESS = frozenset((
@@ -97,7 +95,7 @@ class GreedySearch:
         picks = torch.tensor(rows, device=hidden.device)
         keep = None if mask is None else mask.bool()[:, None, None]
         # With more than one caption the first other word of any would end the draft of all.
-        ahead = 0 if len(rows) > 1 else _FAR if self.right >= 0.8 * self.drafted else _NEAR
+        ahead = _AHEAD if len(rows) == 1 else 0
         words, chances, drafted, right = self._search(
             hidden if self._dtype is None else hidden.to(self._dtype), picks, keep, given,
             max_new_tokens, ahead)

@@ -179,12 +179,13 @@ class Stepper(nn.Module):
         chances = torch.zeros([most, rows], dtype=torch.float32, device=hidden.device)
         ended = torch.zeros([rows], dtype=torch.bool, device=hidden.device)
         block = torch.tensor(given, device=hidden.device).repeat(rows, 1)
-        position, at, drafted, right = 0, 0, 0, 0
+        position, at, drafted, right, trust = 0, 0, 0, 0, 2
         while at < most:
             fixed = block.size(1)
             # A draft that is wrong more often than not costs more than it saves.
-            if fixed == 1 and drafted - 2 * right <= ahead:
-                block = self._drafted(block, position, said, seen, keep, min(ahead, most - at - 1))
+            if fixed == 1 and drafted - 2 * right < 4:
+                block = self._drafted(block, position, said, seen, keep,
+                                      min(trust, ahead, most - at - 1))
             steps = block.size(1)
             logits = self._pass(block, position, said, seen, keep)[:, fixed - 1:]
             best = logits.argmax(-1)
@@ -194,6 +195,7 @@ class Stepper(nn.Module):
                 count += int((best[0, :-1] == block[0, fixed:]).cumprod(0).sum())
                 drafted += steps - fixed
                 right += count - 1
+                trust = 2 * trust if count == steps else 2
             words[at:at + count] = best[:, :count].t()
             chances[at:at + count] = (logits[:, :count].log_softmax(-1)
                                       .gather(2, best[:, :count].unsqueeze(2)).squeeze(2).t())

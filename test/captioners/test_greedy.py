@@ -144,20 +144,16 @@ def test_a_draft_changes_no_word(seed):
     assert found.scores == pytest.approx(wanted.scores, rel=1e-3)
 
 
-def test_a_draft_that_is_wrong_is_shortened_and_given_up_and_changes_no_word(monkeypatch):
+def test_a_draft_that_is_wrong_is_given_up_and_changes_no_word(monkeypatch):
     monkeypatch.setattr(greedy, 'rounded', lambda _: greedy._gpt2(_decoder(7))[0])
     model = _packed(0)
     hidden = torch.randn(1, SEEN, WIDTH)
-    drafted = []
     with torch.inference_mode():
         search = GreedySearch(model, VOCABULARY + 1)
+        found = search([START], hidden, [0], None, 30)
         wanted = _wanted(model, hidden, 30, eos=VOCABULARY + 1)
-        for _ in range(3):
-            found = search([START], hidden, [0], None, 30)
-            assert found.tokens == wanted.tokens and len(found.tokens[0]) == 30
-            drafted.append(search.drafted)
-    assert drafted[0] <= 3 * 7  # of about 180, were there one before each token
-    assert drafted[2] - drafted[1] == drafted[1] - drafted[0] <= 3 * 2
+    assert found.tokens == wanted.tokens and len(found.tokens[0]) == 30
+    assert 2 * search.right < search.drafted < 12  # of 58, were there two before each token
 
 
 def test_a_draft_ends_where_the_caption_ends():
