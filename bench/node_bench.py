@@ -4,7 +4,8 @@
 
 Camera and node are processes of their own; the bare captioner runs in this one. Bare rounds and
 node rounds take turns in one run on the same frames, because machines drift. The camera is on in
-all rounds but those called "alone". Run by hand:
+all rounds but those called "alone". Services are called in rounds of their own: ten calls a second
+take a node's time that nobody else would ask for. Run by hand:
 
     python bench/node_bench.py [--model tabletop] [--rounds 6] [--seconds 4] [--json out.json]
 """
@@ -70,7 +71,8 @@ class Probe:
         self.node = rclpy.create_node('node_bench', namespace=NAMESPACE)
         self.records: list[dict] = []
         self.node.create_subscription(
-            String, 'captions', lambda message: self.records.append(json.loads(message.data)), 100)
+            String, 'captions', lambda message: self.records.append(
+                json.loads(message.data) | {'heard_s': time.monotonic()}), 100)
         self.change = self.node.create_client(ChangeState, 'caption_node/change_state')
         self.state = self.node.create_client(GetState, 'caption_node/get_state')
         self.get = self.node.create_client(GetParameters, 'caption_node/get_parameters')
@@ -92,29 +94,29 @@ class Probe:
         if not self.call(self.change, request).success:
             raise SystemExit(f'transition {number} of caption_node failed; see its message above')
 
-    def listen(self, seconds: float) -> tuple[list[dict], list[float]]:
-        """Return the captions of a time and how long each service call in it took."""
+    def listen(self, seconds: float) -> list[dict]:
+        """Return the captions of a time, with ``heard_s``, when each came."""
+        self.records.clear()
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0:
+            rclpy.spin_once(self.node, timeout_sec=left_s)
+        return list(self.records)
+
+    def ask(self, seconds: float) -> list[float]:
+        """Call services for a time and return how long each took."""
         value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=16)
         asks = ((self.get, GetParameters.Request(names=['model'])),
                 (self.state, GetState.Request()),
                 (self.set, SetParameters.Request(parameters=[
                     ParameterMsg(name='max_regions', value=value)])))
-        self.records.clear()
         times_s: list[float] = []
-        end_s, next_ask_s, asked = time.monotonic() + seconds, 0.0, 0
-        future, sent_s = None, 0.0
+        end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
-            if future is None and time.monotonic() >= next_ask_s:
-                client, request = asks[asked % len(asks)]
-                asked += 1
-                sent_s = time.monotonic()
-                next_ask_s = sent_s + SERVICE_PERIOD_S
-                future = client.call_async(request)
-            rclpy.spin_once(self.node, timeout_sec=0.02)
-            if future is not None and future.done():
-                times_s.append(time.monotonic() - sent_s)
-                future = None
-        return list(self.records), times_s
+            sent_s = time.monotonic()
+            self.call(*asks[len(times_s) % len(asks)])
+            times_s.append(time.monotonic() - sent_s)
+            time.sleep(SERVICE_PERIOD_S)
+        return times_s
 
 
 def bare_round(captioner, frames, options, seconds: float) -> list[float]:
@@ -149,6 +151,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         bare: list[float] = []
         records: list[dict] = []
         services: list[float] = []
+        rates_hz: list[float] = []
         shares: list[float] = []
         for _ in range(arguments.rounds):
             camera.send_signal(signal.SIGSTOP)
@@ -157,19 +160,21 @@ def measure(arguments: argparse.Namespace) -> dict:
             bare_here = bare_round(captioner, frames, options, arguments.seconds)
             probe.transition(Transition.TRANSITION_ACTIVATE)
             probe.listen(1.0)  # discovery and the first frame are not what is measured
-            heard, times_s = probe.listen(arguments.seconds)
+            heard = probe.listen(arguments.seconds)
+            if len(heard) < 2:
+                raise SystemExit(f'the node published {len(heard)} caption(s) in '
+                                 f'{arguments.seconds} s, wanted 2; use more --seconds')
             # No captioner is faster than the frames come.
-            most = min(len(bare_here), arguments.rate_hz * arguments.seconds)
-            shares.append(len(heard) / most)
+            most_hz = min(1 / statistics.mean(bare_here), arguments.rate_hz)
+            rates_hz.append((len(heard) - 1) / (heard[-1]['heard_s'] - heard[0]['heard_s']))
+            shares.append(rates_hz[-1] / most_hz)
             bare += bare_here
             records += heard
-            services += times_s
+            services += probe.ask(arguments.seconds)
             probe.transition(Transition.TRANSITION_DEACTIVATE)
-        if not records:
-            raise SystemExit('the node published no caption')
-        total_s = arguments.rounds * arguments.seconds
+            # The node ends what it has begun; two models at once wait for each other's threads.
+            time.sleep(2 * statistics.median(bare_here))
         latency_s = statistics.median(bare)
-        rate_hz = len(records) / total_s
         share = statistics.median(shares)
         age_s = statistics.median(record['age_s'] for record in records)
         limit_s = 1.3 * latency_s + 0.030
@@ -177,8 +182,8 @@ def measure(arguments: argparse.Namespace) -> dict:
             'model': arguments.model, 'dtype': captioner.dtype, 'describe': arguments.describe,
             **size,
             'camera_hz': arguments.rate_hz,
-            'bare_alone_hz': len(alone) / total_s, 'bare_hz': len(bare) / total_s,
-            'node_hz': rate_hz, 'node_share': share,
+            'bare_alone_hz': 1 / statistics.mean(alone), 'bare_hz': 1 / statistics.mean(bare),
+            'node_hz': statistics.mean(rates_hz), 'node_share': share,
             'bare_latency_ms': 1000 * latency_s,
             'node_latency_ms': 1000 * statistics.median(r['latency_s'] for r in records),
             'median_age_ms': 1000 * age_s, 'age_limit_ms': 1000 * limit_s,

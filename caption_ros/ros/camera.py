@@ -22,6 +22,7 @@ from caption_ros.ros.intake import Frame, Intake
 from caption_ros.ros.messages import header_msg, image_from_bytes
 from caption_ros.ros.parameters import NodeParameters
 from caption_ros.ros.pointing import Marks, Pointing, optional_msgs
+from caption_ros.ros.reader import Reader
 from caption_ros.ros.subscriptions import FollowingSubscription, compressed_topic
 from caption_ros.ros.telling import Telling
 
@@ -43,7 +44,8 @@ class Camera:
         name: Namespace of the camera's topics; empty has none.
         settings: Returns the parameters of the node.
         warn: Takes a kind of problem and its text, to log now and then.
-        group: Group of the callbacks.
+        group: Group of the callbacks of what is not an image or a mask.
+        reader: Takes images and masks.
 
     Attributes:
         name: As given.
@@ -56,12 +58,14 @@ class Camera:
     """
 
     def __init__(self, node: Node, name: str, settings: Callable[[], NodeParameters],
-                 warn: Callable[[str, str], None], group: CallbackGroup) -> None:
+                 warn: Callable[[str, str], None], group: CallbackGroup,
+                 reader: Reader) -> None:
         self._node = node
         self.name = name
         self._settings = settings
         self._warn = warn
         self._group = group
+        self._reader = reader
         self.counters = Counters()
         for count in _COUNTS:
             self.counters.add(count, 0)
@@ -211,7 +215,7 @@ class Camera:
 
         return FollowingSubscription(
             self._node, kind, topic, take,
-            lambda count: self.counters.add(f'{what} lost in transport', count), self._group,
+            lambda count: self.counters.add(f'{what} lost in transport', count), self._reader,
             raw=is_image)
 
     def _on_image(self, message: Any) -> None:

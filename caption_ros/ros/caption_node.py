@@ -48,6 +48,7 @@ from caption_ros.ros.parameters import (
     values_of,
 )
 from caption_ros.ros.pointing import optional_msgs
+from caption_ros.ros.reader import Reader
 from caption_ros.ros.spinning import run_node
 from caption_ros.ros.worker import CaptionWorker
 
@@ -106,8 +107,10 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
 
         self._io_group = MutuallyExclusiveCallbackGroup()
+        self._reader = Reader(self)
         self.cameras = {name: Camera(self, name, lambda: self._settings, self._warn,
-                                     self._io_group) for name in self._settings.cameras}
+                                     self._io_group, self._reader)
+                        for name in self._settings.cameras}
         self._say_what_is_not_installed()
 
         # Calls that come together wait together, for the same frame.
@@ -273,6 +276,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
         if hasattr(self, '_worker'):
             self._stop_listening()
             self._free(_EXIT_TIMEOUT_S)
+        if hasattr(self, '_reader'):
+            self._reader.close()
         super().destroy_node()
 
     def _stop_listening(self) -> None:

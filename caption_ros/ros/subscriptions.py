@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from caption_ros.ros.reader import Reader
 
 _DEPTH = 10
 
@@ -27,20 +28,20 @@ class FollowingSubscription:
         node: Node that subscribes.
         message_type: Type of the messages.
         topic: Topic name, remapped as usual.
-        callback: Takes each message.
+        callback: Takes each message, on the reader's thread.
         on_lost: Takes the number of messages that the transport lost since the last call.
-        callback_group: Group of the callback.
+        reader: Takes the messages.
         raw: Hand the serialized bytes on instead of a message.
     """
 
     def __init__(self, node: Node, message_type: Any, topic: str,
                  callback: Callable[[Any], None], on_lost: Callable[[int], None],
-                 callback_group: CallbackGroup | None = None, *, raw: bool = False) -> None:
+                 reader: Reader, *, raw: bool = False) -> None:
         self._node = node
         self._message_type = message_type
         self._callback = callback
         self._on_lost = on_lost
-        self._group = callback_group
+        self._reader = reader
         self._raw = raw
         self._topic = topic
         self._subscription: Any = None
@@ -61,10 +62,12 @@ class FollowingSubscription:
             self.close()
             self.reliable = wanted
             self._subscription = self._subscribe()
+            self._reader.add(self._subscription, self._callback)
 
     def close(self) -> None:
         """Unsubscribe."""
         if self._subscription is not None:
+            self._reader.remove(self._subscription)
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
 
@@ -74,13 +77,13 @@ class FollowingSubscription:
         try:
             return self._node.create_subscription(
                 self._message_type, self._topic, self._callback, qos,
-                callback_group=self._group, raw=self._raw,
+                callback_group=self._reader.group, raw=self._raw,
                 event_callbacks=SubscriptionEventCallbacks(
                     message_lost=lambda event: self._on_lost(event.total_count_change)))
         except UnsupportedEventTypeError:  # of a middleware that does not count losses
             return self._node.create_subscription(
-                self._message_type, self._topic, self._callback, qos, callback_group=self._group,
-                raw=self._raw)
+                self._message_type, self._topic, self._callback, qos,
+                callback_group=self._reader.group, raw=self._raw)
 
 
 def compressed_topic(node: Node, base: str = 'image') -> str:

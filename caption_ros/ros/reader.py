@@ -1,0 +1,130 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Images and masks taken on a thread of their own, past rclpy's executor.
+
+For each message an executor looks at every timer, service and event of the node and makes a new
+wait set of them all, in Python: four times the processor time of taking an image, and a model on
+all cores waits for whatever runs on one of them. Here a message wakes a thread that waits for
+nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.exceptions import InvalidHandle
+from rclpy.guard_condition import GuardCondition
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from rclpy.subscription import Subscription
+
+_FOREVER_NS = -1
+
+
+class _NoExecutor(CallbackGroup):
+    """Keeps executors from its entities."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        pass
+
+
+class Reader:
+    """Waits for messages and events of subscriptions and calls their callbacks, one at a time.
+
+    Args:
+        node: Node of the subscriptions.
+
+    Attributes:
+        group: Callback group that they are created with.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._context = node.context
+        self._logger = node.get_logger()
+        self.group = _NoExecutor()
+        self._lock = threading.Lock()
+        self._callbacks: dict[Subscription, Callable[[Any], None]] = {}
+        self._closed = False
+        self._changed = GuardCondition(None, None, context=self._context)
+        self._thread = threading.Thread(target=self._run, name='reader', daemon=True)
+        self._thread.start()
+
+    def add(self, subscription: Subscription, callback: Callable[[Any], None]) -> None:
+        """Hand a subscription's messages to a callback, on the reader's thread, from now on."""
+        with self._lock:
+            self._callbacks[subscription] = callback
+        self._changed.trigger()
+
+    def remove(self, subscription: Subscription) -> None:
+        """Take no more of a subscription's messages; one may be in its callback still."""
+        with self._lock:
+            self._callbacks.pop(subscription, None)
+        self._changed.trigger()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._changed.trigger()
+        self._thread.join()
+        self._changed.destroy()
+
+    def _run(self) -> None:
+        while not self._closed and self._context.ok():
+            with self._lock:
+                callbacks = dict(self._callbacks)
+            with ExitStack() as held:
+                for subscription in list(callbacks):
+                    try:
+                        for entity in (subscription.handle, *subscription.event_handlers):
+                            held.enter_context(entity)
+                    except InvalidHandle:  # destroyed meanwhile
+                        del callbacks[subscription]
+                held.enter_context(self._changed.handle)
+                held.enter_context(self._context.handle)
+                self._read(callbacks)
+
+    def _read(self, callbacks: dict[Subscription, Callable[[Any], None]]) -> None:
+        """Take messages and events until the subscriptions change."""
+        # Events as well: an executor that waits for them is woken by each message, too.
+        events = [event for subscription in callbacks for event in subscription.event_handlers]
+        wait_set = rclpy_implementation.WaitSet(
+            len(callbacks), 1, 0, 0, 0, len(events), self._context.handle)
+        while True:
+            wait_set.clear_entities()
+            for subscription in callbacks:
+                wait_set.add_subscription(subscription.handle)
+            for event in events:
+                event.add_to_wait_set(wait_set)
+            wait_set.add_guard_condition(self._changed.handle)
+            wait_set.wait(_FOREVER_NS)
+            if self._changed.handle.pointer in wait_set.get_ready_entities('guard_condition'):
+                return
+            ready = wait_set.get_ready_entities('subscription')
+            for subscription, callback in callbacks.items():
+                if subscription.handle.pointer in ready:
+                    self._take(subscription, callback)
+            for event in events:
+                if event.is_ready(wait_set):
+                    data = event.take_data()
+                    if data:
+                        event.callback(data)
+
+    def _take(self, subscription: Subscription, callback: Callable[[Any], None]) -> None:
+        taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        if taken is None:
+            return
+        try:
+            callback(taken[0])
+        except Exception as error:  # a thread that ends would leave the node deaf
+            self._logger.error(f'a message of {subscription.topic_name} was dropped: '
+                               f'{type(error).__name__}: {error}')

@@ -1,0 +1,120 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import threading
+import time
+
+import pytest
+import rclpy
+from std_msgs.msg import String
+
+from caption_ros.ros.reader import Reader
+from caption_ros.ros.spinning import make_executor
+from caption_ros.ros.subscriptions import FollowingSubscription
+
+
+def _until(ready, timeout_s=10.0):
+    end_s = time.monotonic() + timeout_s
+    while not ready() and time.monotonic() < end_s:
+        time.sleep(0.01)
+    return ready()
+
+
+@pytest.fixture
+def node(ros):
+    node = rclpy.create_node('reader_test')
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def reader(node):
+    reader = Reader(node)
+    yield reader
+    reader.close()
+    assert not reader._thread.is_alive()
+
+
+def _talk(node, topic, heard):
+    """Publish until something was heard; the first messages may go before both have met."""
+    publisher = node.create_publisher(String, topic, 10)
+    count = len(heard)
+
+    def said():
+        publisher.publish(String(data=topic))
+        return len(heard) > count
+    assert _until(said)
+
+
+def test_messages_come_without_an_executor_and_on_the_readers_thread(node, reader):
+    heard = []
+    for topic in ('one', 'two'):  # the second is added while the reader waits for the first
+        FollowingSubscription(
+            node, String, topic,
+            lambda message: heard.append((message.data, threading.current_thread().name)),
+            lambda count: None, reader)
+        _talk(node, topic, heard)
+    assert set(heard) == {('one', 'reader'), ('two', 'reader')}
+
+
+def test_an_executor_leaves_messages_and_their_events_to_the_reader(node, reader):
+    heard = []
+    subscription = FollowingSubscription(
+        node, String, 'one', lambda message: heard.append(threading.current_thread().name),
+        lambda count: None, reader)
+    assert subscription._subscription.event_handlers
+    executor = make_executor(node)
+    for entity in (subscription._subscription, *subscription._subscription.event_handlers):
+        assert not executor.can_execute(entity)
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            executor.spin_once(0.05)
+    spinner = threading.Thread(target=spin)
+    spinner.start()
+    _talk(node, 'one', heard)
+    stop.set()
+    spinner.join()
+    executor.shutdown()
+    assert set(heard) == {'reader'}
+
+
+def test_a_callback_that_raises_does_not_end_the_reading(node, reader):
+    heard = []
+
+    def take(message):
+        heard.append(message.data)
+        raise ValueError('no')
+    FollowingSubscription(node, String, 'one', take, lambda count: None, reader)
+    _talk(node, 'one', heard)
+    _talk(node, 'one', heard)
+
+
+def test_after_closing_nothing_is_heard_and_others_still_are(node, reader):
+    heard, others = [], []
+    first = FollowingSubscription(node, String, 'one', heard.append, lambda count: None, reader)
+    FollowingSubscription(node, String, 'two', others.append, lambda count: None, reader)
+    _talk(node, 'one', heard)
+    first.close()
+    _talk(node, 'two', others)
+    count = len(heard)
+    publisher = node.create_publisher(String, 'one', 10)
+    for _ in range(20):
+        publisher.publish(String())
+        time.sleep(0.01)
+    assert len(heard) <= count + 1  # one may have been on its way
+
+
+def test_lost_messages_are_told(node, reader):
+    lost = []
+    subscription = FollowingSubscription(node, String, 'one', lambda message: None, lost.append,
+                                         reader)
+    (event,) = [event for event in subscription._subscription.event_handlers
+                if 'LOST' in str(event.event_type)]
+
+    class _Data:
+        total_count_change = 3
+    event.is_ready = lambda wait_set: True
+    event.take_data = lambda: _Data() if not lost else None
+    _talk(node, 'one', lost)
+    assert lost == [3]
