@@ -3,6 +3,7 @@
 """What a browser sends becomes regions, and what it should not send a sentence."""
 
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -95,10 +96,30 @@ class Teller:
         self.name, self.closed = name, False
 
     def caption(self, rgb, regions, options):
+        self.thread = threading.get_ident()
         return [Caption(self.name, 0.5, 'none', region) for region in regions]
 
     def close(self):
         self.closed = True
+
+
+def test_a_model_is_loaded_and_asked_on_one_thread_whoever_asks():
+    loaded_on, made = [], []
+
+    def load(name):
+        loaded_on.append(threading.get_ident())
+        made.append(Teller(name))
+        return made[-1]
+    studio = Studio(['one', 'two'], load)
+    studio.start()
+    for name in ('one', 'two'):
+        asker = threading.Thread(target=studio.ask, args=(
+            np.zeros((48, 64, 3), np.uint8), None, Wish(name, CaptionOptions())))
+        asker.start()
+        asker.join()
+    studio.close()
+    assert len({*loaded_on, *(teller.thread for teller in made)}) == 1
+    assert loaded_on[0] != threading.get_ident()
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_one_that_is_there():
