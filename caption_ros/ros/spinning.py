@@ -25,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from caption_ros.errors import CaptionRosError
 
 _MORE_THREADS = 8  # for callbacks of a reentrant group that wait side by side
-_LOOK_UP_S = 0.2  # how long a signal waits when nothing else happens
+_LOOK_UP_S = 0.5  # how long a signal waits when nothing else happens; a look costs a millisecond
 
 
 class NodeExecutor(Executor):
