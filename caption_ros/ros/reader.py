@@ -91,7 +91,13 @@ class Reader:
                         del callbacks[subscription]
                 held.enter_context(self._changed.handle)
                 held.enter_context(self._context.handle)
-                self._read(callbacks)
+                try:
+                    self._read(callbacks)
+                except InvalidHandle:  # of one that was removed while a message was in work
+                    continue
+                except rclpy_implementation.RCLError:
+                    if self._context.ok():
+                        raise
 
     def _read(self, callbacks: dict[Subscription, Callable[[Any], None]]) -> None:
         """Take messages and events until the subscriptions change."""

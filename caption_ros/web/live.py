@@ -19,6 +19,7 @@ from std_msgs.msg import Header
 from caption_ros.errors import OptionError
 from caption_ros.message import image_from_msg
 from caption_ros.ros.messages import msg_from_array
+from caption_ros.ros.reader import Reader
 from caption_ros.ros.spinning import make_executor
 from caption_ros.ros.subscriptions import FollowingSubscription
 
@@ -45,12 +46,14 @@ class Live:
         self._newest: Any = None
         self._newest_s = 0.0
         self._is_boxed = False
+        self._reader: Reader | None = None
         self._masks = self._node.create_publisher(Image, 'mask', QoSProfile(depth=5))
         self._boxes = self._node.create_publisher(RegionOfInterest, 'roi', QoSProfile(depth=5))
         if topic:
+            self._reader = Reader(self._node)
             kind = CompressedImage if topic.endswith('/compressed') else Image
             self._images = FollowingSubscription(self._node, kind, topic, self._on_image,
-                                                 self._on_lost)
+                                                 self._on_lost, self._reader)
             self.topic = self._images.topic
             self._node.create_timer(_FOLLOW_PERIOD_S, self._images.follow)
         self._executor = make_executor(self._node)
@@ -102,6 +105,8 @@ class Live:
         self._stop.set()
         self._thread.join()
         self._executor.shutdown()
+        if self._reader is not None:
+            self._reader.close()
         self._node.destroy_node()
         if self._started:
             rclpy.try_shutdown()

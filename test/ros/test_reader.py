@@ -105,6 +105,25 @@ def test_after_closing_nothing_is_heard_and_others_still_are(node, reader):
     assert len(heard) <= count + 1  # one may have been on its way
 
 
+def test_a_subscription_may_be_closed_while_its_message_is_in_work(node, reader):
+    begun, go_on, others = threading.Event(), threading.Event(), []
+
+    def take(message):
+        begun.set()
+        assert go_on.wait(10)
+    first = FollowingSubscription(node, String, 'one', take, lambda count: None, reader)
+    FollowingSubscription(node, String, 'two', others.append, lambda count: None, reader)
+    publisher = node.create_publisher(String, 'one', 10)
+
+    def said():
+        publisher.publish(String())
+        return begun.is_set()
+    assert _until(said)
+    first.close()
+    go_on.set()
+    _talk(node, 'two', others)
+
+
 def test_lost_messages_are_told(node, reader):
     lost = []
     subscription = FollowingSubscription(node, String, 'one', lambda message: None, lost.append,
