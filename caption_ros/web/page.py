@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from caption_ros.captioner import FOCUS_MODES, MOST_BEAMS, CaptionOptions
 from caption_ros.errors import CaptionRosError, OptionError, RegionError
@@ -294,7 +296,10 @@ def _wish(model: str, focus: str, prompt: str, beams: float) -> Wish:
 
 
 def _canvas(shown: Shown) -> dict[str, Any]:
-    return {'background': to_paint_on(shown.rgb), 'layers': [], 'composite': None}
+    picture = Image.fromarray(to_paint_on(shown.rgb))
+    # gradio names the file by what is in it and writes it anew, also while a browser reads it.
+    picture.info['shown'] = uuid4().hex
+    return {'background': picture, 'layers': [], 'composite': None}
 
 
 def _shown(answer: Answer) -> str:

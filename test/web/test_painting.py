@@ -140,3 +140,15 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_that_is_there():
     assert answer.captions[0].text == 'two' and made[0].closed and answer.latency_s > 0
     studio.close()
     assert made[1].closed
+
+
+def test_a_picture_that_is_shown_twice_is_two_files():
+    """Otherwise the second is written over the first while a browser may be reading it."""
+    gr = pytest.importorskip('gradio')
+    from caption_ros.web.page import Shown, _canvas
+    rgb = np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8)
+    editor = gr.ImageEditor(format='png')
+    paths = {editor.postprocess(_canvas(Shown(rgb))).background.path for _ in range(2)}
+    assert len(paths) == 2
+    for path in paths:
+        assert np.array_equal(np.asarray(Image.open(path)), rgb)
