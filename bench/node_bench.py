@@ -203,7 +203,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         rclpy.try_shutdown()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', default='tabletop')
     parser.add_argument('--dtype', default='auto')
@@ -224,7 +224,8 @@ def main() -> None:
     print(json.dumps(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + '\n')
+    return 0 if figures['passed'] else 1
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -49,17 +49,20 @@ def sample(folder: Path, at_s: float) -> Sample:
                   _spent((folder / 'stat').read_text())[1], dict(threads))
 
 
-def memory_growth(samples: Sequence[Sample], minute_s: float = 60.0) -> float:
-    """Return by what share resident memory has grown, from the second minute to the last.
+def memory_growth(samples: Sequence[Sample], minute_s: float = 60.0,
+                  of: str = 'rss_mib') -> float:
+    """Return by what share memory has grown, from the second minute to the last.
 
     Args:
         samples: Looks at the process, from its first minute on; two minutes at least.
         minute_s: A minute; runs of less than four take a quarter of their time.
+        of: Which memory: ``rss_mib`` or ``own_mib``.
     """
     start_s, end_s = samples[0].at_s, samples[-1].at_s
     minute_s = min(minute_s, (end_s - start_s) / 4)
-    second = [one.rss_mib for one in samples if minute_s <= one.at_s - start_s < 2 * minute_s]
-    last = [one.rss_mib for one in samples if one.at_s > end_s - minute_s]
+    second = [getattr(one, of) for one in samples
+              if minute_s <= one.at_s - start_s < 2 * minute_s]
+    last = [getattr(one, of) for one in samples if one.at_s > end_s - minute_s]
     return statistics.median(last) / statistics.median(second) - 1
 
 

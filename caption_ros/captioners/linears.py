@@ -126,6 +126,11 @@ def can_round() -> bool:
     return _has(torch.ops.quantized, 'linear_dynamic', 'linear_prepack')
 
 
+def can_pack() -> bool:
+    """Tell whether this torch has oneDNN's own order of weights."""
+    return _has(torch.ops.mkldnn, '_linear_pointwise', '_reorder_linear_weight')
+
+
 def pack_linears(model: nn.Module, *, int8: bool = False,
                  wide: re.Pattern[str] | None = None) -> None:
     """Replace the linear layers of a model on the CPU by packed ones, in place.
@@ -135,7 +140,7 @@ def pack_linears(model: nn.Module, *, int8: bool = False,
     Args:
         model: Model in evaluation mode, in float32 or bfloat16.
         int8: Round the weights to int8; the model must be in float32.
-        wide: Finds the names of layers that are packed in bfloat16 all the same.
+        wide: Finds the names of layers that are packed in bfloat16 all the same; needs can_pack.
 
     Raises:
         OptionError: If int8 is asked for and this torch cannot do it.
@@ -144,7 +149,7 @@ def pack_linears(model: nn.Module, *, int8: bool = False,
     if int8 and not can_round():
         raise OptionError("dtype 'int8' needs torch's quantized linear layers, which torch "
                           f'{torch.__version__} does not have here; use auto')
-    if not int8 and not _has(torch.ops.mkldnn, '_linear_pointwise', '_reorder_linear_weight'):
+    if not int8 and not can_pack():
         return
     for name, layer in list(model.named_modules()):
         weights = linear_weights(layer)

@@ -116,20 +116,20 @@ def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str,
     """
     import torch
 
+    from caption_ros.captioners.linears import can_pack, pack_linears
+
     size = weights_size(folder)
     number = resolve_dtype(dtype, device, size)
     int8 = number is torch.int8
     model = load(torch.float32 if int8 else number).to(device)
     # Looking is so much arithmetic at once that AMX has it done sooner in bfloat16 than int8.
     wide = None
-    if (int8 and encoder and has_amx()
+    if (int8 and encoder and has_amx() and can_pack()
             and _weights(model.get_submodule(encoder)) >= _ENCODER):
         model.get_submodule(encoder).to(torch.bfloat16)
         wide = re.compile(rf'^{re.escape(encoder)}\.|{_KEYS_OF_IMAGE}')
     # A small model fits into the cache, where packing gains nothing.
     if int8 or (device == 'cpu' and size >= LARGE and number is not torch.float16):
-        from caption_ros.captioners.linears import pack_linears
-
         pack_linears(model, int8=int8, wide=wide)
     # A caption's token is too little work for bfloat16 to pay in a small decoder; an image is not.
     if (dtype == 'auto' and encoder and device == 'cpu' and number is torch.float32

@@ -33,6 +33,12 @@ def test_memory_grows_from_the_second_minute_to_the_last(rss_mib, growth):
     assert memory_growth(_minutes(*rss_mib)) == pytest.approx(growth)
 
 
+def test_memory_of_its_own_is_told_apart():
+    looks = [replace(look, own_mib=100.0) for look in _minutes(50, 100, 150)]
+    assert memory_growth(looks) == pytest.approx(0.5)
+    assert memory_growth(looks, of='own_mib') == 0
+
+
 def test_a_short_run_has_quarters_for_minutes():
     looks = [replace(FLAT, at_s=float(i), rss_mib=[10, 100, 100, 150, 150][i // 10])
              for i in range(41)]

@@ -133,6 +133,16 @@ def test_with_amx_what_looks_is_in_bfloat16_beside_int8(beams, tmp_path, monkeyp
         assert other.score == pytest.approx(one.score, abs=0.1)
 
 
+def test_with_amx_and_a_torch_that_cannot_pack_all_is_in_int8(tmp_path, monkeypatch):
+    tiny_checkpoints.vit_gpt2(tmp_path)
+    monkeypatch.setattr(loading, 'has_amx', lambda: True)
+    monkeypatch.setattr(loading, '_ENCODER', 0)
+    monkeypatch.setattr('caption_ros.captioners.linears.can_pack', lambda: False)
+    coarse = load_captioner(str(tmp_path), device='cpu', dtype='int8')
+    assert coarse.dtype == 'int8'
+    assert caption_frame(RGB, LABELS, coarse, CaptionOptions(max_new_tokens=2))
+
+
 def test_a_rounded_copy_takes_and_gives_float32_and_leaves_the_packed_as_it_was():
     model = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 48), nn.GELU()).to(torch.bfloat16)
     pack_linears(model)
