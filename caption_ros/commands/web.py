@@ -77,20 +77,22 @@ def _serve(model: str, image: str, host: str, port: int, user: tuple[str, str] |
     studio = Studio(list(dict.fromkeys([model, *here])), load)
     studio.start()
     live = _live(image)
-    page = Page(studio, live, num_beams).build()
     # A browser that leaves while it uploads is no fault to print.
     logging.getLogger('uvicorn.error').addFilter(lambda record: not _has_left(record))
     # Handlers before the server: a signal may come while it starts.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    page = None
     try:
+        page = Page(studio, live, num_beams).build()
         page.launch(**launch_options(host, port, None if user is None else _door(user)))
         typer.echo('caption-ros: the page is at http://'
                    f'{f"[{host}]" if ":" in host else host}:{port}')
         stop.wait()
     finally:
-        page.close(verbose=False)
+        if page is not None:
+            page.close(verbose=False)
         if live is not None:
             live.close()
         studio.close()

@@ -94,9 +94,10 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self._mailbox: Mailbox[Frame] = Mailbox()
         self._prompt = ''
         self._prompts: Any = None
+        self.cameras: dict[str, Camera] = {}
         self._worker: CaptionWorker | None = None
         self._outcome_changed = threading.Condition(self._lock)
-        self._model_problem = ''
+        self._problem = ''
         self._inference_trouble = Trouble()
         self._failures_in_a_row = 0
         self._latencies_s: deque[float] = deque(maxlen=30)
@@ -185,7 +186,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         """Load the model and start the worker; fail with one sentence when that cannot be."""
         with self._lock:
             self._state = 'configuring'
-            self._model_problem = ''
+            self._problem = ''
             refused = '; '.join(self._refused.values())
             parameters = self._settings
         mailbox: Mailbox[Frame] = Mailbox()
@@ -200,7 +201,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self.get_logger().error(f'cannot configure: {text}')
             with self._lock:
                 self._state = 'unconfigured'
-                self._model_problem = text
+                self._problem = text
             return TransitionCallbackReturn.FAILURE
         with self._lock:
             self._captioner = captioner
@@ -235,15 +236,23 @@ class CaptionNode(LifecycleNodeMixin, Node):
         return captioner
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe."""
+        """Subscribe; fail with one sentence when that cannot be."""
         result = super().on_activate(state)
-        with self._lock:
-            self._session += 1
-            self._state = 'active'
-            for camera in self.cameras.values():
-                camera.start(self._session)
-            self._prompts = self.create_subscription(String, 'prompt', self._on_prompt, 10,
-                                                     callback_group=self._io_group)
+        try:
+            with self._lock:
+                self._session += 1
+                self._state = 'active'
+                for camera in self.cameras.values():
+                    camera.start(self._session)
+                self._prompts = self.create_subscription(String, 'prompt', self._on_prompt, 10,
+                                                         callback_group=self._io_group)
+                self._problem = ''
+        except Exception as error:  # rclpy says nothing of what a transition raises
+            self._stop_listening()
+            super().on_deactivate(state)
+            self._problem = f'cannot activate: {_one_line(error)}'
+            self.get_logger().error(self._problem)
+            return TransitionCallbackReturn.FAILURE
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -273,12 +282,14 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
     def destroy_node(self) -> None:
         """Stop the worker, free the model and destroy the node."""
-        if hasattr(self, '_worker'):
-            self._stop_listening()
-            self._free(_EXIT_TIMEOUT_S)
-        if hasattr(self, '_reader'):
-            self._reader.close()
-        super().destroy_node()
+        try:
+            if hasattr(self, '_worker'):
+                self._stop_listening()
+                self._free(_EXIT_TIMEOUT_S)
+            if hasattr(self, '_reader'):
+                self._reader.close()
+        finally:
+            super().destroy_node()
 
     def _stop_listening(self) -> None:
         with self._outcome_changed:
@@ -484,13 +495,13 @@ class CaptionNode(LifecycleNodeMixin, Node):
     def _model_status(self) -> Status:
         captioner = self._captioner
         if captioner is None:
-            return model_status(self._state, self._settings.model, {}, self._model_problem)
+            return model_status(self._state, self._settings.model, {}, self._problem)
         details = {
             'family': captioner.family, 'device': device_label(captioner.device),
             'dtype': captioner.dtype, 'focus modes': ', '.join(captioner.focus_modes),
             'filter': getattr(captioner, 'filter_name', 'none')}
         details |= captioner.facts() | self._gpu.read()
-        return model_status(self._state, self._settings.model, details, self._model_problem,
+        return model_status(self._state, self._settings.model, details, self._problem,
                             captioner.problems())
 
     def _inference_status(self, now_s: float) -> Status:

@@ -98,20 +98,28 @@ class Pointing:
         self._names: dict[int, str] | None = None
         self._boxes: dict[str, tuple[float, Any]] = {}  # id to arrival and box
         self._followed: dict[str, Any] = {}  # id to subscription
-        self._subscriptions = [self._subscribe(RegionOfInterest, topic('roi'), self._on_roi,
-                                               _RELIABLE)]
+        self._kind = people
+        self._hri = optional_msgs('hri_msgs') if people != 'none' else None
+        self._subscriptions: list[Any] = []
+        try:
+            self._listen(topic)
+        except Exception:
+            self.close()
+            raise
+
+    def _listen(self, topic: Callable[[str], str]) -> None:
+        wanted = [(RegionOfInterest, topic('roi'), self._on_roi, _RELIABLE)]
         vision = optional_msgs('vision_msgs')
         if vision is not None and hasattr(vision, 'LabelInfo'):
             # Each kind of publisher gets a subscription that fits: names may have been told once,
             # before this node began, or with each mask.
-            self._subscriptions += [
-                self._subscribe(vision.LabelInfo, topic('mask_labels'), self._on_names, qos)
-                for qos in (_LATCHED, _RELIABLE)]
-        self._kind = people
-        self._hri = optional_msgs('hri_msgs') if people != 'none' else None
+            wanted += [(vision.LabelInfo, topic('mask_labels'), self._on_names, qos)
+                       for qos in (_LATCHED, _RELIABLE)]
         if self._hri is not None:
-            self._subscriptions.append(self._subscribe(
-                self._hri.IdsList, f'/humans/{people}/tracked', self._on_tracked, _NEWEST))
+            wanted.append((self._hri.IdsList, f'/humans/{self._kind}/tracked', self._on_tracked,
+                           _NEWEST))
+        for each in wanted:
+            self._subscriptions.append(self._subscribe(*each))
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None],
                    qos: QoSProfile) -> Any:

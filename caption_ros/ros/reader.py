@@ -11,6 +11,7 @@ nothing else.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +24,8 @@ from rclpy.node import Node
 from rclpy.subscription import Subscription
 
 _FOREVER_NS = -1
+_PAUSE_S = 0.1
+_COMPLAINT_PERIOD_S = 5.0
 
 
 class _NoExecutor(CallbackGroup):
@@ -56,6 +59,7 @@ class Reader:
         self._callbacks: dict[Subscription, Callable[[Any], None]] = {}
         self._closed = False
         self._changed = GuardCondition(None, None, context=self._context)
+        self._context.on_shutdown(self._wake)
         self._thread = threading.Thread(target=self._run, name='reader', daemon=True)
         self._thread.start()
 
@@ -63,44 +67,64 @@ class Reader:
         """Hand a subscription's messages to a callback, on the reader's thread, from now on."""
         with self._lock:
             self._callbacks[subscription] = callback
-        self._changed.trigger()
+        self._wake()
 
     def remove(self, subscription: Subscription) -> None:
         """Take no more of a subscription's messages; one may be in its callback still."""
         with self._lock:
             self._callbacks.pop(subscription, None)
-        self._changed.trigger()
+        self._wake()
 
     def close(self) -> None:
         """End the thread."""
+        if self._closed:
+            return
         self._closed = True
         self._changed.trigger()
         self._thread.join()
         self._changed.destroy()
 
-    def _run(self) -> None:
-        while not self._closed and self._context.ok():
-            with self._lock:
-                callbacks = dict(self._callbacks)
-            with ExitStack() as held:
-                for subscription in list(callbacks):
-                    try:
-                        for entity in (subscription.handle, *subscription.event_handlers):
-                            held.enter_context(entity)
-                    except InvalidHandle:  # destroyed meanwhile
-                        del callbacks[subscription]
-                held.enter_context(self._changed.handle)
-                held.enter_context(self._context.handle)
-                try:
-                    self._read(callbacks)
-                except InvalidHandle:  # of one that was removed while a message was in work
-                    continue
-                except rclpy_implementation.RCLError:
-                    if self._context.ok():
-                        raise
+    def _wake(self) -> None:
+        if not self._closed:
+            self._changed.trigger()
 
-    def _read(self, callbacks: dict[Subscription, Callable[[Any], None]]) -> None:
+    def _is_up(self) -> bool:
+        # Not Context.ok(): a context that shuts down holds its lock while nodes wait for close().
+        try:
+            handle = self._context.handle
+            with handle:
+                return bool(handle.ok())
+        except InvalidHandle:
+            return False
+
+    def _run(self) -> None:
+        while not self._closed and self._is_up():
+            try:
+                self._read()
+            except InvalidHandle:  # of one that was removed while a message was in work
+                continue
+            except Exception as error:  # a thread that ends would leave the node deaf
+                if self._is_up():
+                    self._complain(f'messages are not read for {_PAUSE_S} s: '
+                                   f'{type(error).__name__}: {error}')
+                    time.sleep(_PAUSE_S)
+
+    def _read(self) -> None:
         """Take messages and events until the subscriptions change."""
+        with self._lock:
+            callbacks = dict(self._callbacks)
+        with ExitStack() as held:
+            for subscription in list(callbacks):
+                try:
+                    for entity in (subscription.handle, *subscription.event_handlers):
+                        held.enter_context(entity)
+                except InvalidHandle:  # destroyed meanwhile
+                    del callbacks[subscription]
+            held.enter_context(self._changed.handle)
+            held.enter_context(self._context.handle)
+            self._read_from(callbacks)
+
+    def _read_from(self, callbacks: dict[Subscription, Callable[[Any], None]]) -> None:
         # Events as well: an executor that waits for them is woken by each message, too.
         events = [event for subscription in callbacks for event in subscription.event_handlers]
         wait_set = rclpy_implementation.WaitSet(
@@ -126,11 +150,15 @@ class Reader:
                         event.callback(data)
 
     def _take(self, subscription: Subscription, callback: Callable[[Any], None]) -> None:
-        taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-        if taken is None:
-            return
         try:
-            callback(taken[0])
-        except Exception as error:  # a thread that ends would leave the node deaf
-            self._logger.error(f'a message of {subscription.topic_name} was dropped: '
-                               f'{type(error).__name__}: {error}')
+            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            if taken is not None:
+                callback(taken[0])
+        except Exception as error:
+            if isinstance(error, InvalidHandle) and subscription not in self._callbacks:
+                return  # closed while a message of another was in work
+            self._complain(f'a message of {subscription.topic_name} was dropped: '
+                           f'{type(error).__name__}: {error}')
+
+    def _complain(self, text: str) -> None:
+        self._logger.error(text, throttle_duration_sec=_COMPLAINT_PERIOD_S)

@@ -53,8 +53,9 @@ class FollowingSubscription:
 
     def follow(self) -> None:
         """Look at the publishers and subscribe anew when they call for it."""
+        # By the plain name: this call remaps it, and a remapped one may be remapped once more.
         offers = [info.qos_profile.reliability
-                  for info in self._node.get_publishers_info_by_topic(self.topic)]
+                  for info in self._node.get_publishers_info_by_topic(self._topic)]
         self.publishers = len(offers)
         self.best_effort_publishers = sum(offer != ReliabilityPolicy.RELIABLE for offer in offers)
         wanted = bool(offers) and not self.best_effort_publishers

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
@@ -47,15 +48,14 @@ class Live:
         self._newest_s = 0.0
         self._is_boxed = False
         self._reader: Reader | None = None
-        self._masks = self._node.create_publisher(Image, 'mask', QoSProfile(depth=5))
-        self._boxes = self._node.create_publisher(RegionOfInterest, 'roi', QoSProfile(depth=5))
-        if topic:
-            self._reader = Reader(self._node)
-            kind = CompressedImage if topic.endswith('/compressed') else Image
-            self._images = FollowingSubscription(self._node, kind, topic, self._on_image,
-                                                 self._on_lost, self._reader)
-            self.topic = self._images.topic
-            self._node.create_timer(_FOLLOW_PERIOD_S, self._images.follow)
+        try:
+            self._masks = self._node.create_publisher(Image, 'mask', QoSProfile(depth=5))
+            self._boxes = self._node.create_publisher(RegionOfInterest, 'roi', QoSProfile(depth=5))
+            if topic:
+                self._listen(topic)
+        except Exception:
+            self._end()
+            raise
         self._executor = make_executor(self._node)
         self._thread = threading.Thread(target=self._spin, name='caption_web', daemon=True)
         self._stop = threading.Event()
@@ -105,6 +105,17 @@ class Live:
         self._stop.set()
         self._thread.join()
         self._executor.shutdown()
+        self._end()
+
+    def _listen(self, topic: str) -> None:
+        self._reader = Reader(self._node)
+        kind = CompressedImage if topic.endswith('/compressed') else Image
+        self._images = FollowingSubscription(self._node, kind, topic, self._on_image,
+                                             self._on_lost, self._reader)
+        self.topic = self._images.topic
+        self._node.create_timer(_FOLLOW_PERIOD_S, self._images.follow)
+
+    def _end(self) -> None:
         if self._reader is not None:
             self._reader.close()
         self._node.destroy_node()
@@ -124,5 +135,8 @@ class Live:
         self.lost += count
 
     def _spin(self) -> None:
-        while not self._stop.is_set():
-            self._executor.spin_once(timeout_sec=0.1)
+        try:
+            while not self._stop.is_set():
+                self._executor.spin_once(timeout_sec=0.1)
+        except ExternalShutdownException:
+            pass  # somebody else ends ROS; the page goes on without

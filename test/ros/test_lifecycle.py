@@ -59,6 +59,39 @@ def test_focus_that_the_model_lacks_fails_configure_and_frees_it(make_bench):
     assert bench.captioner.closed
 
 
+def test_failed_activate_says_why_and_can_be_tried_again(make_bench):
+    from std_msgs.msg import String
+    bench = make_bench()
+    assert bench.change('configure')
+    listening = len(list(bench.node.subscriptions))
+    other = bench.client.create_publisher(String, 'roi', 1)  # wanted are RegionOfInterest
+    assert not bench.change('activate')
+    assert bench.state() == 'inactive'
+    bench.wait_for_status('model', ERROR, 'cannot activate: ')
+    assert len(list(bench.node.subscriptions)) == listening
+    bench.client.destroy_publisher(other)
+    assert bench.change('activate')
+    bench.wait_for_status('model', OK)
+    bench.advertise('image')
+    bench.send((1, 0))
+    bench.caption_of((1, 0))
+
+
+def test_a_node_that_could_not_be_made_is_destroyed_all_the_same(ros):
+    from rclpy.parameter import Parameter
+
+    from caption_ros.ros.caption_node import CaptionNode
+    begun = set(threading.enumerate())
+    with pytest.raises(Exception, match='diagnostics') as problem:
+        CaptionNode(cli_args=['--ros-args', '-r', 'caption:=/diagnostics'],
+                    parameter_overrides=[Parameter('autostart', value=False)])
+    node = next(frame.frame.f_locals['self'] for frame in reversed(list(problem.traceback))
+                if isinstance(frame.frame.f_locals.get('self'), CaptionNode))
+    node.destroy_node()
+    node.destroy_node()
+    assert set(threading.enumerate()) <= begun
+
+
 def test_cleanup_frees_the_model_and_configure_loads_another(make_bench):
     bench = make_bench(describe='scene').start()
     first = bench.captioner

@@ -137,3 +137,90 @@ def test_lost_messages_are_told(node, reader):
     event.take_data = lambda: _Data() if not lost else None
     _talk(node, 'one', lost)
     assert lost == [3]
+
+
+def test_a_context_that_shuts_down_waits_for_nobody_and_ends_the_reading():
+    """It holds its lock while it destroys its nodes, whose readers must not ask it anything."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+
+    class _Node(rclpy.node.Node):
+        def destroy_node(self):
+            subscription.close()
+            time.sleep(0.2)  # the reader looks round meanwhile
+            reader.close()
+            super().destroy_node()
+    node = _Node('reader_test', context=context)
+    reader = Reader(node)
+    subscription = FollowingSubscription(node, String, 'one', print, lambda count: None, reader)
+    stopper = threading.Thread(target=context.shutdown, daemon=True)
+    stopper.start()
+    stopper.join(10)
+    assert not stopper.is_alive() and not context.ok()
+    assert _until(lambda: not reader._thread.is_alive())
+
+
+def test_a_message_that_cannot_be_taken_is_told_and_the_next_are_heard(node, reader, capfd):
+    heard, told = [], []
+    follower = FollowingSubscription(node, String, 'one', heard.append, lambda count: None, reader)
+    _talk(node, 'one', heard)
+    follower._subscription.msg_type = object
+    publisher = node.create_publisher(String, 'one', 10)
+
+    def is_told():
+        publisher.publish(String())
+        told.append(capfd.readouterr().err)
+        return 'a message of /one was dropped: ' in ''.join(told)
+    assert _until(is_told)
+    follower._subscription.msg_type = String
+    _talk(node, 'one', heard)
+
+
+def test_an_event_that_cannot_be_told_does_not_end_the_reading(node, reader, capfd):
+    heard, failures = [], []
+    follower = FollowingSubscription(node, String, 'one', heard.append, lambda count: None, reader)
+    event = follower._subscription.event_handlers[0]
+
+    def fail(wait_set):
+        if not failures:
+            failures.append(1)
+            raise ValueError('an event of its own kind')
+        return False
+    event.is_ready = fail
+    publisher = node.create_publisher(String, 'one', 10)
+
+    def is_heard_afterwards():
+        publisher.publish(String())
+        if failures and len(failures) == 1:
+            failures.append(len(heard))
+        return len(failures) == 2 and len(heard) > failures[1] + 1
+    assert _until(is_heard_afterwards)
+    assert 'ValueError: an event of its own kind' in capfd.readouterr().err
+
+
+def test_closing_twice_is_no_error(node):
+    reader = Reader(node)
+    follower = FollowingSubscription(node, String, 'one', print, lambda count: None, reader)
+    reader.close()
+    reader.close()
+    follower.close()
+
+
+def test_the_publishers_of_a_swapped_topic_are_followed(ros):
+    node = rclpy.create_node('swapped', cli_args=['--ros-args', '-r', 'one:=/two', '-r',
+                                                  'two:=/one'])
+    reader = Reader(node)
+    other = rclpy.create_node('talker')
+    try:
+        other.create_publisher(String, 'two', 10)
+        follower = FollowingSubscription(node, String, 'one', print, lambda count: None, reader)
+        assert follower.topic == '/two'
+
+        def is_followed():
+            follower.follow()
+            return follower.publishers == 1 and follower.reliable
+        assert _until(is_followed)
+    finally:
+        reader.close()
+        node.destroy_node()
+        other.destroy_node()
