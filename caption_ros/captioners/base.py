@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +62,13 @@ def number_type(model: Any) -> str:
     return str(_main_dtype(model)).removeprefix('torch.')
 
 
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and 'TorchScript' in lines[0]:
+        lines = lines[-1:]  # what comes before are places in the compiled code
+    return ' '.join(' '.join(lines).split())[:300]
+
+
 class BaseCaptioner:
     """Base of captioners; a subclass looks at regions and turns tokens into text.
 
@@ -98,6 +107,7 @@ class BaseCaptioner:
         self._is_small = device == 'cpu' and _SMALL > (
             sum(weight.numel() for weight in model.parameters())
             + sum(module.packed_numbers for module in packed))
+        self._turn = threading.RLock()  # for one caller at a time; close() waits for its turn, too
         self._acceleration = Acceleration()
         self._prepared = Prepared({})
 
@@ -140,8 +150,13 @@ class BaseCaptioner:
         """Caption each region of several images in one batch; see Captioner."""
         focus = check_focus(self, options.focus)
         self._check_prompt(options.prompt)
-        if self._model is None:
-            raise CaptionError(f'model {self.name!r} has been closed')
+        with self._turn:
+            if self._model is None:
+                raise CaptionError(f'model {self.name!r} has been closed')
+            return self._captioned(frames, focus, options)
+
+    def _captioned(self, frames: Sequence[Frame], focus: str,
+                   options: CaptionOptions) -> list[list[Caption]]:
         if options.sample and len(frames) > 1:  # chance would depend on the other frames
             return [self.caption(*frame, options) for frame in frames]
         shown = [frame for frame in frames if frame[1]]
@@ -154,15 +169,21 @@ class BaseCaptioner:
         except CaptionRosError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
-            reason = ' '.join(str(error).split())[:300]
             raise CaptionError(f'model {self.name!r} failed on {device_label(self.device)}: '
-                               f'{reason}') from error
+                               f'{_reason(error)}') from error
+        if not all(map(math.isfinite, decoded.scores)):
+            raise CaptionError(f'model {self.name!r} computed no number in {self.dtype} on '
+                               f'{device_label(self.device)}; use dtype float32')
         said = zip(decoded.tokens, decoded.scores)
         return [[self._caption(region, *next(said), focus, options.prompt) for region in regions]
                 for _, regions in frames]
 
     def close(self) -> None:
-        """Free the model's memory."""
+        """Free the model's memory, after a caption in work."""
+        with self._turn:
+            self._free()
+
+    def _free(self) -> None:
         self._model = None
         if self.device != 'cpu':
             import torch

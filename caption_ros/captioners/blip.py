@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners.decoding import Decoded, search_config
+from caption_ros.captioners.decoding import Decoded, search_config, token_ids
 from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.loading import (
     check_family,
@@ -60,14 +60,15 @@ class BlipCaptioner(VisionTextCaptioner):
                          grid=grid, class_tokens=_CLASS_TOKENS)
         self._tokenizer = tokenizer
         text = model.config.text_config
+        ends = token_ids(text.sep_token_id, named='sep_token_id', model=name)
+        self._start = token_ids(text.bos_token_id, named='bos_token_id', model=name)[0]
         self._search = search_config(model.text_decoder.generation_config,
                                      eos=text.sep_token_id, pad=text.pad_token_id)
         model.text_decoder.generation_config = self._search
-        self._start = int(text.bos_token_id)
         self._max_positions = int(text.max_position_embeddings)
         restore_cross_attention_mask(model)
         if can_search(model.text_decoder, self._search):
-            self._greedy = GreedySearch(model.text_decoder, text.sep_token_id)
+            self._greedy = GreedySearch(model.text_decoder, ends)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> BlipCaptioner:

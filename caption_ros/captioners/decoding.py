@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caption_ros.captioner import CaptionOptions
+from caption_ros.errors import CheckpointError
 
 _TOP_P = 0.9  # of nucleus sampling, as in BLIP's own captioning of the web
 _SEED = 0
@@ -46,6 +47,19 @@ def search_config(config: Any, *, eos: int | list[int] | None, pad: int | None) 
     config.output_logits = True
     config.output_scores = config.output_attentions = config.output_hidden_states = False
     return config
+
+
+def token_ids(value: Any, *, named: str, model: str) -> list[int]:
+    """Return the token ids that a checkpoint names: one, or a list of them.
+
+    Raises:
+        CheckpointError: If it names none, or something else.
+    """
+    ids = list(value) if isinstance(value, list | tuple) else [value]
+    if not ids or any(type(each) is not int or each < 0 for each in ids):
+        raise CheckpointError(f'model {model!r} has {value!r} for {named}, wanted a token id, 0 '
+                              'or more; mend its config.json')
+    return ids
 
 
 def decode(decoder: Any, config: Any, start: Any, hidden: Any, mask: Any | None,

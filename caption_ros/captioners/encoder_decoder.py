@@ -9,7 +9,7 @@ from typing import Any
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners.base import number_type
-from caption_ros.captioners.decoding import Decoded, search_config
+from caption_ros.captioners.decoding import Decoded, search_config, token_ids
 from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.loading import (
     check_family,
@@ -57,13 +57,14 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         if start is None or eos is None:
             raise CheckpointError(f'model {name!r} names no start or end token; wanted '
                                   'decoder_start_token_id and eos_token_id in config.json')
-        self._start = int(start)
+        self._start = token_ids(start, named='decoder_start_token_id', model=name)[0]
+        ends = token_ids(eos, named='eos_token_id', model=name)
         self._search = search_config(config, eos=eos, pad=pad)
         # generate() fills gaps from here: the decoder's own max_length among them.
         model.decoder.generation_config = self._search
         self._max_positions = int(getattr(decoder, 'max_position_embeddings', 512))
         if can_search(model.decoder, self._search):
-            self._greedy = GreedySearch(model.decoder, eos)
+            self._greedy = GreedySearch(model.decoder, ends)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> EncoderDecoderCaptioner:

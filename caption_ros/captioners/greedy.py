@@ -32,7 +32,11 @@ _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 _HARMLESS = frozenset((
     '_from_model_config', 'bos_token_id', 'decoder_start_token_id', 'early_stopping',
     'eos_token_id', 'length_penalty', 'max_new_tokens', 'num_beams', 'output_logits',
-    'pad_token_id', 'return_dict_in_generate', 'transformers_version', 'use_cache'))
+    'pad_token_id', 'renormalize_logits', 'return_dict_in_generate', 'transformers_version',
+    'use_cache'))
+# What leaves all as it is; checkpoints of transformers 4 say so of whatever there was.
+_NEUTRAL = {'encoder_repetition_penalty': 1.0, 'guidance_scale': 1.0, 'num_beam_groups': 1,
+            'repetition_penalty': 1.0, 'typical_p': 1.0}
 
 
 def can_search(decoder: Any, config: Any) -> bool:
@@ -42,7 +46,8 @@ def can_search(decoder: Any, config: Any) -> bool:
         decoder: Text decoder from transformers.
         config: What search_config returned.
     """
-    wishes = {name for name, value in config.to_diff_dict().items() if value not in (None, False)}
+    wishes = {name for name, value in config.to_diff_dict().items()
+              if value not in (None, False) and value != _NEUTRAL.get(name)}
     own = decoder.config
     if type(decoder).__name__ == 'GPT2LMHeadModel':
         fits = (own.add_cross_attention and own.activation_function in _GELU
@@ -121,7 +126,7 @@ def _gpt2(decoder: Any) -> tuple[Decoder, list[nn.Module]]:
         'up': as_linear(block.mlp.c_fc), 'down': as_linear(block.mlp.c_proj),
     }, heads=config.num_attention_heads, gelu=_GELU[config.activation_function], norm_first=True)
         for block in body.h]
-    last = nn.Sequential(body.ln_f, _head(decoder, decoder.lm_head, body.wte.weight))
+    last = nn.Sequential(body.ln_f, _head(decoder.lm_head, body.wte.weight))
     return (Decoder(body.wte.weight, body.wpe.weight, nn.Identity(), layers, last),
             [as_linear(block.crossattention.c_attn) for block in body.h])
 
@@ -144,7 +149,7 @@ def _bert(decoder: Any) -> tuple[Decoder, list[nn.Module]]:
         key_values.append(_joined(look.self.key, look.self.value))
     head = decoder.cls.predictions
     last = nn.Sequential(as_linear(head.transform.dense), nn.GELU(gelu), head.transform.LayerNorm,
-                         _head(decoder, head.decoder, body.embeddings.word_embeddings.weight))
+                         _head(head.decoder, body.embeddings.word_embeddings.weight))
     positions = body.embeddings.position_embeddings.weight
     kinds = getattr(body.embeddings, 'token_type_embeddings', None)  # BLIP's text has none
     if kinds is not None:
@@ -162,10 +167,12 @@ def _draft(decoder: Decoder) -> Decoder | None:
     return draft
 
 
-def _head(decoder: Any, layer: Any, embeddings: Any) -> Any:
+def _head(layer: Any, embeddings: Any) -> Any:
     """Return the layer of the logits; over packed bfloat16 of a large vocabulary, screened."""
-    if (isinstance(layer, PackedLinear) and layer.packed_dtype == 'bfloat16'
-            and decoder.config.tie_word_embeddings and len(embeddings) >= _LARGE_VOCABULARY):
+    if (isinstance(layer, PackedLinear) and layer.dtype == torch.bfloat16
+            and len(embeddings) >= _LARGE_VOCABULARY and can_round()
+            # Asked of the weights: a config may call tied what a checkpoint holds two of.
+            and torch.equal(layer.weight.to_dense(), embeddings)):
         return ScreenedHead(embeddings, layer.bias)
     return as_linear(layer)
 

@@ -123,12 +123,17 @@ class ScreenedHead(nn.Module):
 
 def can_round() -> bool:
     """Tell whether this torch has linear layers of int8."""
-    return _has(torch.ops.quantized, 'linear_dynamic', 'linear_prepack')
+    return (_has(torch.ops.quantized, 'linear_dynamic', 'linear_prepack')
+            and _has(torch, 'quantize_per_channel'))
 
 
-def can_pack() -> bool:
-    """Tell whether this torch has oneDNN's own order of weights."""
-    return _has(torch.ops.mkldnn, '_linear_pointwise', '_reorder_linear_weight')
+def can_pack(dtype: torch.dtype) -> bool:
+    """Tell whether this torch has oneDNN's own order of weights for a number type, on this CPU."""
+    has = _has(torch.ops.mkldnn, '_linear_pointwise', '_reorder_linear_weight')
+    if dtype == torch.bfloat16:
+        return (has and _has(torch.ops.mkldnn, '_is_mkldnn_bf16_supported')
+                and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    return has
 
 
 def pack_linears(model: nn.Module, *, int8: bool = False,
@@ -145,12 +150,9 @@ def pack_linears(model: nn.Module, *, int8: bool = False,
     Raises:
         OptionError: If int8 is asked for and this torch cannot do it.
     """
-    kind = Int8Linear if int8 else PackedLinear
     if int8 and not can_round():
         raise OptionError("dtype 'int8' needs torch's quantized linear layers, which torch "
                           f'{torch.__version__} does not have here; use auto')
-    if not int8 and not can_pack():
-        return
     for name, layer in list(model.named_modules()):
         weights = linear_weights(layer)
         if weights is None:
@@ -158,8 +160,12 @@ def pack_linears(model: nn.Module, *, int8: bool = False,
         if wide is not None and wide.search(name):
             packed: nn.Module = PackedLinear(*(
                 each if each is None else each.to(torch.bfloat16) for each in weights))
+        elif int8:
+            packed = Int8Linear(*weights)
+        elif can_pack(weights[0].dtype):
+            packed = PackedLinear(*weights)
         else:
-            packed = kind(*weights)
+            continue
         parent, _, child = name.rpartition('.')
         setattr(model.get_submodule(parent), child, packed)
 

@@ -89,6 +89,7 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
         try:
             model, info = model_class.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # else their names would be in the log alone
                 output_loading_info=True)
         except Exception as error:  # safetensors, torch and transformers raise many types
             name = next(name for name in _WEIGHTS if (folder / name).exists())
@@ -124,7 +125,7 @@ def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str,
     model = load(torch.float32 if int8 else number).to(device)
     # Looking is so much arithmetic at once that AMX has it done sooner in bfloat16 than int8.
     wide = None
-    if (int8 and encoder and has_amx() and can_pack()
+    if (int8 and encoder and has_amx() and can_pack(torch.bfloat16)
             and _weights(model.get_submodule(encoder)) >= _ENCODER):
         model.get_submodule(encoder).to(torch.bfloat16)
         wide = re.compile(rf'^{re.escape(encoder)}\.|{_KEYS_OF_IMAGE}')

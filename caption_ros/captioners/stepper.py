@@ -119,13 +119,13 @@ class Decoder(nn.Module):
         self.last = last
 
     def forward(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
-                keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
-        """Return logits (rows, steps, vocabulary), float32, of tokens (rows, steps)."""
+                keep: Optional[Tensor], causal: Optional[Tensor], since: int = 0) -> Tensor:
+        """Return logits (rows, steps - since, vocabulary), float32, of tokens (rows, steps)."""
         places = self.positions[position:position + block.size(1)]
         x = self.first((self.tokens[block] + places).to(self.dtype))
         for i, layer in enumerate(self.layers):
             x = layer(x, position, said[i], seen[i], keep, causal)
-        return self.last(x).float()
+        return self.last(x[:, since:]).float()
 
 
 class Stepper(nn.Module):
@@ -187,7 +187,7 @@ class Stepper(nn.Module):
                 block = self._drafted(block, position, said, seen, keep,
                                       min(trust, ahead, most - at - 1))
             steps = block.size(1)
-            logits = self._pass(block, position, said, seen, keep)[:, fixed - 1:]
+            logits = self._pass(block, position, said, seen, keep, fixed - 1)
             best = logits.argmax(-1)
             over = (self._ends(best).cumsum(1) > 0) | ended.unsqueeze(1)
             count = 1
@@ -236,8 +236,8 @@ class Stepper(nn.Module):
         return block
 
     def _pass(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
-              keep: Optional[Tensor]) -> Tensor:
-        """Return the decoder's logits, (rows, steps, vocabulary)."""
+              keep: Optional[Tensor], since: int) -> Tensor:
+        """Return the decoder's logits, (rows, steps - since, vocabulary)."""
         steps = block.size(1)
         causal: Optional[Tensor] = None
         if steps > 1:
@@ -245,7 +245,7 @@ class Stepper(nn.Module):
                                 device=block.device).tril(position)
             if keep is not None and seen[0].size(1) == 1:
                 keep = keep.repeat_interleave(steps, 2)
-        return self.decoder(block, position, said, seen, keep, causal)
+        return self.decoder(block, position, said, seen, keep, causal, since)
 
     def _ends(self, tokens: Tensor) -> Tensor:
         """Tell of each token whether it ends a caption."""

@@ -88,6 +88,7 @@ class VisionTextCaptioner(BaseCaptioner):
         facts = super().facts()
         if self._compiled is not None and self._compiled.failure:
             facts['compile'] = f'failed: {self._compiled.failure}'
+        facts['greedy search'] = 'compiled' if self._greedy is not None else 'generate()'
         if self._greedy is not None and self._greedy.drafted:
             facts['drafted tokens right'] = f'{self._greedy.right} of {self._greedy.drafted}'
         return facts
@@ -99,8 +100,7 @@ class VisionTextCaptioner(BaseCaptioner):
             found.append('the encoder could not be compiled and runs uncompiled')
         return found
 
-    def close(self) -> None:
-        """Free the model's memory."""
+    def _free(self) -> None:
         self._greedy = None
         if self._traced is not None:
             self._traced.close()
@@ -108,7 +108,7 @@ class VisionTextCaptioner(BaseCaptioner):
         if self._compiled is not None:
             self._compiled.close()
             self._compiled = None
-        super().close()
+        super()._free()
 
     def _compile(self, mode: str) -> None:
         self._compiled = CompiledEncoder(self.name, self._model, self.encoder_part, self._encode,

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from transformers import VisionEncoderDecoderModel
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import load_captioner
 from caption_ros.captioners.view import View
-from caption_ros.errors import CheckpointError, OptionError
+from caption_ros.errors import CaptionError, CheckpointError, OptionError
 from caption_ros.region import (
     crop_box,
     patch_mask,
@@ -133,3 +135,27 @@ def test_a_small_model_keeps_to_one_thread_and_leaves_the_setting(checkpoint, rg
         assert seen == [1, 2]
     finally:
         torch.set_num_threads(1)
+
+
+def test_the_cause_of_a_failure_is_told_and_not_where_in_the_code(checkpoint, rgb, tmp_path):
+    shutil.copytree(checkpoint('vit-gpt2'), tmp_path / 'model')
+    path = tmp_path / 'model/generation_config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'decoder_start_token_id': 4000}))
+    model = load_captioner(str(tmp_path / 'model'), device='cpu')
+    with pytest.raises(CaptionError, match='failed on cpu.*: .*index') as failure:
+        model.caption(rgb, [None], SHORT)
+    assert 'TorchScript' not in str(failure.value)
+
+
+def test_closing_waits_for_a_caption_in_work(checkpoint, rgb):
+    for _ in range(5):
+        model = load_captioner(str(checkpoint('vit-gpt2')), device='cpu')
+        model.caption(rgb, [None], SHORT)
+        with ThreadPoolExecutor(1) as pool:
+            def talk(model=model):
+                while True:
+                    model.caption(rgb, [None], SHORT)
+            talking = pool.submit(talk)
+            time.sleep(0.05)
+            model.close()
+            assert 'has been closed' in str(talking.exception(10))

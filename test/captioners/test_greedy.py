@@ -3,13 +3,14 @@
 import pytest
 import torch
 from tiny_checkpoints import END, START, VOCABULARY
+from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import greedy
 from caption_ros.captioners.decoding import decode, search_config
 from caption_ros.captioners.greedy import GreedySearch, can_search
-from caption_ros.captioners.linears import ScreenedHead, pack_linears
+from caption_ros.captioners.linears import PlainLinear, ScreenedHead, pack_linears
 
 ROWS, SEEN, WIDTH = 5, 9, 24
 
@@ -109,7 +110,7 @@ def test_an_unusual_decoder_is_left_to_generate(changes):
 def test_packed_bfloat16_of_a_large_vocabulary_is_screened(dtype, vocabulary, screened):
     model = _decoder(vocab_size=vocabulary).to(dtype)
     pack_linears(model)
-    head = greedy._head(model, model.lm_head, model.transformer.wte.weight)
+    head = greedy._head(model.lm_head, model.transformer.wte.weight)
     assert isinstance(head, ScreenedHead) is screened
     hidden = torch.randn(2, SEEN, WIDTH).to(dtype)
     with torch.inference_mode():
@@ -118,6 +119,61 @@ def test_packed_bfloat16_of_a_large_vocabulary_is_screened(dtype, vocabulary, sc
                         CaptionOptions(max_new_tokens=12), 32)
     assert found.tokens == wanted.tokens
     assert found.scores == pytest.approx(wanted.scores, rel=0.05)
+
+
+def test_a_head_of_its_own_is_not_screened_by_the_embeddings():
+    """A config may call tied what a checkpoint holds two of."""
+    model = _decoder(vocab_size=16_384).to(torch.bfloat16)
+    model.lm_head.weight = nn.Parameter(torch.randn_like(model.lm_head.weight))
+    assert model.config.tie_word_embeddings
+    pack_linears(model)
+    assert not isinstance(greedy._head(model.lm_head, model.transformer.wte.weight), ScreenedHead)
+
+
+def test_without_layers_of_int8_nothing_is_screened_and_no_draft_made(monkeypatch):
+    model = _decoder(vocab_size=16_384).to(torch.bfloat16)
+    pack_linears(model)
+    monkeypatch.delattr(torch, 'quantize_per_channel')
+    search = GreedySearch(model, END)
+    with torch.inference_mode():
+        assert search([START], torch.randn(1, SEEN, WIDTH), [0], None, 4).tokens
+    assert search.drafted == 0
+
+
+class _OfOneStep(nn.Module):
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.size(1) == 1
+        return self.head(x)
+
+
+def test_given_words_cost_no_logits():
+    model = _decoder()
+    model.lm_head = _OfOneStep(PlainLinear(model.lm_head.weight, None))
+    with torch.inference_mode():
+        found = GreedySearch(model, END)([START, 7, 9], torch.randn(1, SEEN, WIDTH), [0], None, 4)
+    assert found.tokens[0]
+
+
+@pytest.mark.parametrize('name, value', [
+    ('repetition_penalty', 1.0), ('typical_p', 1.0), ('num_beam_groups', 1),
+    ('encoder_repetition_penalty', 1.0), ('guidance_scale', 1.0), ('diversity_penalty', 0.0),
+    ('no_repeat_ngram_size', 0), ('renormalize_logits', True), ('top_k', 50)])
+def test_what_transformers_4_wrote_of_all_it_has_is_no_wish(name, value):
+    model = _decoder()
+    setattr(model.generation_config, name, value)
+    assert can_search(model, _config(model))
+
+
+@pytest.mark.parametrize('name, value', [
+    ('repetition_penalty', 1.2), ('no_repeat_ngram_size', 3), ('typical_p', 0.9)])
+def test_what_changes_words_is_left_to_generate(name, value):
+    model = _decoder()
+    setattr(model.generation_config, name, value)
+    assert not can_search(model, _config(model))
 
 
 def _packed(seed):

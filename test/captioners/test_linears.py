@@ -137,7 +137,7 @@ def test_with_amx_and_a_torch_that_cannot_pack_all_is_in_int8(tmp_path, monkeypa
     tiny_checkpoints.vit_gpt2(tmp_path)
     monkeypatch.setattr(loading, 'has_amx', lambda: True)
     monkeypatch.setattr(loading, '_ENCODER', 0)
-    monkeypatch.setattr('caption_ros.captioners.linears.can_pack', lambda: False)
+    monkeypatch.setattr('caption_ros.captioners.linears.can_pack', lambda dtype: False)
     coarse = load_captioner(str(tmp_path), device='cpu', dtype='int8')
     assert coarse.dtype == 'int8'
     assert caption_frame(RGB, LABELS, coarse, CaptionOptions(max_new_tokens=2))
@@ -153,6 +153,19 @@ def test_a_rounded_copy_takes_and_gives_float32_and_leaves_the_packed_as_it_was(
         assert found.dtype == torch.float32
         assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
         assert torch.equal(model(x.to(torch.bfloat16)), wanted)
+
+
+def test_where_the_cpu_cannot_pack_bfloat16_it_stays_plain(tmp_path, monkeypatch):
+    tiny_checkpoints.vit_gpt2(tmp_path)
+    monkeypatch.setattr(loading, 'LARGE', 0)
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: False)
+    kinds = {}
+    for dtype in ('bfloat16', 'float32'):
+        captioner = load_captioner(str(tmp_path), device='cpu', dtype=dtype)
+        kinds[dtype] = any(isinstance(module, PackedLinear)
+                           for module in captioner._model.modules())
+        assert caption_frame(RGB, LABELS, captioner, CaptionOptions(max_new_tokens=2))
+    assert kinds == {'bfloat16': False, 'float32': True}
 
 
 def test_int8_without_the_layers_for_it_is_refused(monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from caption_ros import CaptionOptions, load_captioner
-from caption_ros.errors import CheckpointError, OptionError
+from caption_ros.errors import CaptionError, CheckpointError, OptionError
 
 
 @pytest.fixture
@@ -79,6 +79,43 @@ def test_an_older_layout_loads_with_the_same_captions(folder, captioner, rgb):
     old, = load_captioner(folder, device='cpu').caption(rgb, [None], CaptionOptions())
     new, = captioner('vit-gpt2').caption(rgb, [None], CaptionOptions())
     assert old.text == new.text and old.score == pytest.approx(new.score)
+
+
+def test_a_weight_of_another_shape_is_named(folder):
+    weights = load_file(folder / 'model.safetensors')
+    name = 'decoder.transformer.ln_f.weight'
+    save_file({**weights, name: weights[name][:-1].clone()}, folder / 'model.safetensors',
+              metadata={'format': 'pt'})
+    with pytest.raises(CheckpointError, match=f'holds weights of other shapes for .*: {name}$'):
+        load_captioner(str(folder))
+
+
+@pytest.mark.parametrize('name, value', [
+    ('eos_token_id', []), ('eos_token_id', ['2']), ('decoder_start_token_id', -1),
+    ('decoder_start_token_id', 1.5)])
+def test_a_token_that_is_none_is_named(folder, name, value):
+    edit_json(folder / 'generation_config.json', **{name: value})
+    with pytest.raises(CheckpointError, match=f'for {name}, wanted a token id, 0 or more'):
+        load_captioner(str(folder))
+
+
+def test_a_start_token_may_be_a_list(folder, captioner, rgb):
+    config = json.loads((folder / 'generation_config.json').read_text())
+    edit_json(folder / 'generation_config.json',
+              decoder_start_token_id=[config['decoder_start_token_id']])
+    options = CaptionOptions(max_new_tokens=4)
+    assert (load_captioner(str(folder), device='cpu').caption(rgb, [None], options)[0].text
+            == captioner('vit-gpt2').caption(rgb, [None], options)[0].text)
+
+
+def test_what_is_no_number_is_no_caption(folder, rgb):
+    weights = load_file(folder / 'model.safetensors')
+    weights['decoder.transformer.ln_f.weight'][:] = float('nan')
+    save_file(weights, folder / 'model.safetensors', metadata={'format': 'pt'})
+    for beams in (1, 2):
+        with pytest.raises(CaptionError, match='computed no number in float32 on |failed on '):
+            load_captioner(str(folder), device='cpu').caption(
+                rgb, [None], CaptionOptions(max_new_tokens=4, num_beams=beams))
 
 
 def test_an_extra_weight_is_named(folder):
