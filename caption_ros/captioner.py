@@ -79,7 +79,8 @@ class Captioner(Protocol):
     """A model that captions regions of an image; keeps nothing of one that is no more.
 
     It may also have ``prepare(rgb, regions, options)``: what can be done of an image that it is
-    about to be asked for, before the model has to compute; called on another thread.
+    about to be asked for, before the model has to compute; called on another thread. One that
+    takes no text has ``takes_prompt``, and it is False.
 
     Attributes:
         name: The name or path it was loaded by.
@@ -165,6 +166,13 @@ def check_focus(captioner: Captioner, focus: str) -> str:
         raise OptionError(f'focus {focus!r} is not possible with model {captioner.name!r}: '
                           f'it has {", ".join(captioner.focus_modes)} (or auto)')
     return focus
+
+
+def check_prompt(captioner: Captioner, prompt: str) -> None:
+    """Raise OptionError where a prompt is given to a captioner that takes no text."""
+    if prompt and not getattr(captioner, 'takes_prompt', True):
+        raise OptionError(f'prompt {prompt!r} cannot be used: model {captioner.name!r} '
+                          f'({captioner.family}) takes no text; leave prompt empty')
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

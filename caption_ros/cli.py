@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -71,7 +72,8 @@ def main() -> None:
     """Run the program; exit 2 for bad input, 1 for a failed job."""
     debug = '--debug' in sys.argv
     try:
-        app()
+        status = app(standalone_mode=False)  # in which wrong use is raised, not drawn as a box
+        sys.exit(status if isinstance(status, int) else 0)
     except CaptionRosError as error:
         if debug:
             raise
@@ -81,11 +83,23 @@ def main() -> None:
         typer.echo('caption-ros: stopped', err=True)
         sys.exit(130)
     except Exception as error:  # the last catch: a user sees a sentence, a developer --debug
+        if hasattr(error, 'format_message'):  # of click, which newer typers bring themselves
+            _tell_wrong_use(error)
         if debug:
             raise
         typer.echo(f'caption-ros: {type(error).__name__}: {error} '
                    '(run with --debug for the traceback)', err=True)
         sys.exit(1)
+
+
+def _tell_wrong_use(error: Any) -> NoReturn:
+    if type(error).__name__ == 'NoArgsIsHelpError':
+        error.show()
+    else:
+        context = getattr(error, 'ctx', None)
+        hint = '' if context is None else f' (see {context.command_path} --help)'
+        typer.echo(f'caption-ros: {" ".join(error.format_message().split())}{hint}', err=True)
+    sys.exit(error.exit_code)
 
 
 if __name__ == '__main__':

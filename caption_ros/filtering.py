@@ -62,6 +62,7 @@ class FilteredCaptioner:
         self.name = captioner.name
         self.family = captioner.family
         self.focus_modes = captioner.focus_modes
+        self.takes_prompt = getattr(captioner, 'takes_prompt', True)
         self.device = captioner.device
         self.dtype = captioner.dtype
         self.filter_name = caption_filter.name

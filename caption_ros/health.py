@@ -104,7 +104,7 @@ def model_status(state: str, model: str, details: dict[str, str], problem: str =
 def input_status(
     *, active: bool, topic: str, publishers: int, since_image_s: float | None,
     stale_after_s: float, lost: int, transport_hint: str, trouble: Trouble, now_s: float,
-    values: dict[str, str],
+    values: dict[str, str], other_types: Sequence[str] = (), wanted_type: str = '',
 ) -> Status:
     """Describe the input.
 
@@ -119,9 +119,15 @@ def input_status(
         trouble: Last frame that was dropped.
         now_s: Steady time.
         values: Figures to show.
+        other_types: Types that are published there and are not the one that is listened to.
+        wanted_type: The one that is.
     """
     if not active:
         return Status('input', Level.OK, 'not listening: the node is not active', values)
+    if publishers == 0 and other_types:
+        return Status('input', Level.WARN, f'{topic} is published as {", ".join(other_types)}, '
+                      f'wanted {wanted_type}; remap the topic or set image_transport to what the '
+                      'camera publishes', values)
     if publishers == 0:
         return Status('input', Level.WARN if since_image_s is None else Level.STALE,
                       f'no publisher on {topic}; start the camera or remap the topic', values)

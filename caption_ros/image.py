@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from types import SimpleNamespace
@@ -242,15 +243,25 @@ def _open(data: Buffer, what: str) -> Any:
         raise ImageFormatError(f'{what} of {len(raw)} bytes is neither JPEG nor PNG{hint}; '
                                'set the publisher to one of these')
     try:
+        _ignore_warnings_of_size()
         picture = Image.open(io.BytesIO(raw), formats=('JPEG', 'PNG'))
     except Image.DecompressionBombError as error:
         raise ImageFormatError(f'{what} of {len(raw)} bytes claims a size out of range, wanted at '
                                f'most {MAX_PIXELS // 1_000_000} million pixels; correct the '
                                'publisher') from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageFormatError(f'{what} of {len(raw)} bytes is broken: {error}') from error
+        reason = re.sub(r'<_io\.\S+ .*?>', 'it', str(error))  # Pillow shows an address
+        raise ImageFormatError(f'{what} of {len(raw)} bytes is broken: {reason}; look at the '
+                               'publisher or the link') from error
     check_size(picture.height, picture.width)
     return picture
+
+
+@lru_cache(maxsize=1)
+def _ignore_warnings_of_size() -> None:
+    """Keep Pillow from printing what check_size says, once: frames come on several threads."""
+    from PIL import Image
+    warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 
 def _decode(picture: Any, what: str) -> npt.NDArray[Any]:
@@ -258,7 +269,7 @@ def _decode(picture: Any, what: str) -> npt.NDArray[Any]:
         return np.asarray(picture)
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageFormatError(f'{what} of {picture.width}x{picture.height} pixels is broken: '
-                               f'{error}') from error
+                               f'{error}; look at the publisher or the link') from error
 
 
 def rgb_from_compressed(data: Buffer, format: str = '') -> Rgb:

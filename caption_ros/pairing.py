@@ -9,8 +9,11 @@ jumps back, equal stamps and stamps of 0 need no special case.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
+
+_REMEMBERED = 1000  # stamps: more than half a minute of a fast camera
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,13 @@ class Pairer:
         self.paired = 0
         self.images_without_mask = 0
         self.masks_without_image = 0
+        self.masks_too_late = 0
+        self._expired: deque[int] = deque(maxlen=_REMEMBERED)  # stamps of images
+
+    @property
+    def images_waiting(self) -> int:
+        """Number of images that wait for their mask."""
+        return len(self._images)
 
     def add_image(self, stamp_ns: int, item: Any, now_s: float, nbytes: int = 0) -> Pair | None:
         """Add an image; return a pair when its mask is already here."""
@@ -73,6 +83,8 @@ class Pairer:
         if image is not None:
             self.paired += 1
             return Pair(image.stamp_ns, image.item, item)
+        self.masks_too_late += any(abs(stamp_ns - gone_ns) <= self._slop_ns
+                                   for gone_ns in self._expired)
         self._masks.append(_Waiting(stamp_ns, item, now_s, nbytes))
         self.masks_without_image += self._shorten(self._masks)
         return None
@@ -80,7 +92,9 @@ class Pairer:
     def expire(self, now_s: float) -> list[Any]:
         """Forget what has waited too long; return the images whose mask did not come."""
         limit = now_s - self._timeout_s
-        lost = [waiting.item for waiting in self._images if waiting.arrived_s < limit]
+        gone = [waiting for waiting in self._images if waiting.arrived_s < limit]
+        self._expired.extend(waiting.stamp_ns for waiting in gone if waiting.stamp_ns)
+        lost = [waiting.item for waiting in gone]
         self.images_without_mask += len(lost)
         self._images = [waiting for waiting in self._images if waiting.arrived_s >= limit]
         masks = [waiting for waiting in self._masks if waiting.arrived_s >= limit]
@@ -88,8 +102,16 @@ class Pairer:
         self._masks = masks
         return lost
 
+    def count_on(self, other: Pairer) -> None:
+        """Take another's counts over."""
+        self.paired = other.paired
+        self.images_without_mask = other.images_without_mask
+        self.masks_without_image = other.masks_without_image
+        self.masks_too_late = other.masks_too_late
+
     def clear(self) -> None:
         """Forget everything that waits, uncounted."""
+        self._expired.clear()
         self._images.clear()
         self._masks.clear()
 

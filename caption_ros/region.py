@@ -110,6 +110,11 @@ def regions_from_labels(
     return regions
 
 
+def count_regions(labels: npt.NDArray[np.integer], *, min_area_px: int = 1) -> int:
+    """Return how many regions regions_from_labels finds where it may keep all."""
+    return sum(area >= min_area_px for area in _areas(labels).values())
+
+
 def scale_labels(
     labels: npt.NDArray[np.integer], size: tuple[int, int],
 ) -> npt.NDArray[np.integer]:

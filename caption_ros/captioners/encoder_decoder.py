@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from caption_ros.captioner import CaptionOptions
+from caption_ros.captioner import CaptionOptions, check_prompt
 from caption_ros.captioners.base import number_type
 from caption_ros.captioners.decoding import Decoded, search_config, token_ids
 from caption_ros.captioners.greedy import GreedySearch, can_search
@@ -20,7 +20,7 @@ from caption_ros.captioners.loading import (
 )
 from caption_ros.captioners.view import View
 from caption_ros.captioners.vision_text import VisionTextCaptioner
-from caption_ros.errors import CheckpointError, OptionError
+from caption_ros.errors import CheckpointError
 
 _MODEL_TYPE = 'vision-encoder-decoder'
 # Encoders whose tokens are row-major patches, with the number of tokens before them. An encoder
@@ -34,6 +34,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
 
     family = 'encoder-decoder'
     encoder_part = 'encoder'
+    takes_prompt = False
 
     def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *,
                  focus_modes: tuple[str, ...], device: str, grid: tuple[int, int],
@@ -98,9 +99,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
                    class_tokens=_CLASS_TOKENS.get(kind, 0))
 
     def _check_prompt(self, prompt: str) -> None:
-        if prompt:
-            raise OptionError(f'prompt {prompt!r} cannot be used: model {self.name!r} '
-                              f'({self.family}) takes no text; leave prompt empty')
+        check_prompt(self, prompt)
 
     def _encode(self, pixels: Any) -> Any:
         model = self._model

@@ -77,6 +77,17 @@ def _held_back(captions: list[Caption]) -> dict[str, object]:
     return {'held_back': held} if held else {}
 
 
+def _tell_what_is_left_out(paths: Sequence[Path], masks: Sequence[npt.NDArray[np.integer]],
+                           options: CaptionOptions) -> None:
+    from caption_ros.region import count_regions
+
+    for path, labels in zip(paths, masks):
+        count = count_regions(labels, min_area_px=options.min_region_area_px)
+        if options.describe != 'scene' and count > options.max_regions:
+            typer.echo(f'note: {path} marks {count} regions, described are the largest '
+                       f'{options.max_regions}; raise --max-regions', err=True)
+
+
 def image(
     files: list[Path] = typer.Argument(help='Picture files.'),
     mask: list[Path] = typer.Option([], help='Mask or label image; may be repeated, each goes '
@@ -89,6 +100,7 @@ def image(
     device: Device = 'auto',
     dtype: Dtype = 'auto',
     num_beams: NumBeams = 1,
+    max_regions: int = typer.Option(16, help='Regions of a mask at most; the largest stay.'),
     max_new_tokens: MaxNewTokens = 48,
     prompt: Prompt = '',
     filter_model: FilterModel = '',
@@ -105,12 +117,14 @@ def image(
     if describe in ('regions', 'both') and not mask and not box:
         raise OptionError(f'describe {describe!r} needs a region; give --mask or --box')
     options = CaptionOptions(focus=focus, describe=describe, num_beams=num_beams,
-                             max_new_tokens=max_new_tokens, prompt=prompt,
+                             max_regions=max_regions, max_new_tokens=max_new_tokens,
+                             prompt=prompt,
                              candidates=candidates, filter_threshold=filter_threshold)
     check_candidates(candidates, filter_model)
     labels = [read_labels(path) for path in mask]  # a broken mask shows before the model loads
     captioner = load_with_focus(model, device, dtype, filter_model, focus)
     failed = []
+    is_counted = False
     is_noted = json or model != 'tabletop'
     for path in files:
         try:
@@ -122,6 +136,9 @@ def image(
             where = '' if str(path) in str(error) else f'{path}: '
             typer.echo(f'caption-ros: {where}{error}', err=True)
             continue
+        if not is_counted:
+            _tell_what_is_left_out(mask, labels, options)
+            is_counted = True
         if not is_noted:  # beside captions only: an error stays one line
             typer.echo(_TABLETOP_NOTE, err=True)
             is_noted = True

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from caption_ros.ros.look import Outcome
 
 _COUNTS = ('images received', 'masks received', 'bad frames', 'images with stamp 0',
-           'masks scaled', 'frames replaced by a newer one', 'frames skipped as unchanged',
-           'images lost in transport', 'masks lost in transport')
+           'masks scaled', 'regions left out', 'frames replaced by a newer one',
+           'frames skipped as unchanged', 'images lost in transport', 'masks lost in transport')
 
 
 class Camera:
@@ -171,7 +171,7 @@ class Camera:
 
     def _status(self, now_s: float, active: bool, sample: bool) -> Status:
         counts = self.counters.all() | self.intake.counts()
-        rises = self._recent.add(counts) if sample else dict.fromkeys(counts, 0)
+        rises = self._recent.add(counts) if sample else self._recent.risen(counts)
         settings, images, masks = self._settings(), self.images, self.masks
         lost = rises['images lost in transport'] + rises['masks lost in transport']
         arrived = rises['images received'] + rises['masks received']
@@ -193,7 +193,9 @@ class Camera:
             stale_after_s=settings.stale_after_s,
             lost=lost if lost > LOST_SHARE * (lost + arrived) else 0,
             transport_hint=transport_hint(best_effort), trouble=self.trouble,
-            now_s=now_s, values=values)
+            now_s=now_s, values=values,
+            other_types=() if images is None else images.other_types,
+            wanted_type='' if images is None else images.type)
         if status.level is not Level.OK or masks is None:
             return status
         problem = mask_problem(

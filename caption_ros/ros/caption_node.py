@@ -26,12 +26,12 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from caption_ros.captioner import Captioner, CaptionOptions, check_focus
+from caption_ros.captioner import Captioner, CaptionOptions, check_focus, check_prompt
 from caption_ros.captioners.acceleration import Acceleration
 from caption_ros.captioners.devices import device_label
 from caption_ros.captioners.gpu_figures import GpuFigures
 from caption_ros.errors import CaptionRosError, OptionError
-from caption_ros.health import Counters, Status, Trouble, inference_status, model_status
+from caption_ros.health import Counters, Level, Status, Trouble, inference_status, model_status
 from caption_ros.mailbox import Mailbox
 from caption_ros.message import stamp_to_ns
 from caption_ros.ros.camera import Camera
@@ -57,6 +57,7 @@ _WARN_PERIOD_S = 5.0
 _DESCRIBE_LOOK_UP_S = 0.1
 _DESCRIBE_PATIENCE_S = 2.0  # for a frame, when there is none or only an old one
 _EXIT_TIMEOUT_S = 8.0
+_BAD_LOOKS = 3  # seconds that an input is bad before it is logged; a camera may start later
 _TOGETHER = 'values that do not go together'
 _TO_COUNT = ('frames captioned', 'captions published', 'captions held back', 'model failures',
              'results dropped after deactivation', 'prompts refused')
@@ -103,6 +104,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self._latencies_s: deque[float] = deque(maxlen=30)
         self._ages_s: deque[float] = deque(maxlen=30)
         self._warned_s: dict[str, float] = {}
+        self._bad_looks: dict[str, int] = {}  # in a row, by camera
 
         # Not a lifecycle publisher: diagnostics are wanted most when the node is not active.
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -152,9 +154,10 @@ class CaptionNode(LifecycleNodeMixin, Node):
                           f'{self._state}: clean it up first' for name, value in values.items()
                           if unconfigured_only(name) and value != self.get_parameter(name).value]
             captioner = self._captioner
-        if not found and captioner is not None and 'focus' in values:
+        if not found and captioner is not None:
             try:
-                check_focus(captioner, values['focus'])
+                check_focus(captioner, values.get('focus', 'auto'))
+                check_prompt(captioner, values.get('prompt', ''))
             except OptionError as error:
                 found.append(str(error))
         if not found:
@@ -230,6 +233,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
                          **extra)
         try:
             check_focus(captioner, parameters.options.focus)
+            check_prompt(captioner, parameters.options.prompt)
         except OptionError:
             captioner.close()
             raise
@@ -366,6 +370,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
         if outcome.scaled_mask:
             camera.counters.add('masks scaled')
             self._warn(camera.topic('mask size'), outcome.scaled_mask)
+        if outcome.left_out:
+            camera.counters.add('regions left out', outcome.left_out)
         header = outcome.frame.header
         stamp_ns = stamp_to_ns(header.stamp)
         with self._outcome_changed:
@@ -483,14 +489,26 @@ class CaptionNode(LifecycleNodeMixin, Node):
         now_s = time.monotonic()
         with self._lock:
             active = self._state == 'active'
-            statuses = [self._model_status(),
-                        *(camera.status(now_s, active=active, sample=True)
-                          for camera in self.cameras.values()),
-                        self._inference_status(now_s)]
+            inputs = {name: camera.status(now_s, active=active, sample=True)
+                      for name, camera in self.cameras.items()}
+            for name, status in inputs.items():
+                self._log_change(name, status, now_s)
+            statuses = [self._model_status(), *inputs.values(), self._inference_status(now_s)]
             hardware_id = ('none' if self._captioner is None
                            else device_label(self._captioner.device))
         self._diagnostics.publish(diagnostics_msg(
             statuses, self.get_name(), hardware_id, self.get_clock().now().to_msg()))
+
+    def _log_change(self, name: str, status: Status, now_s: float) -> None:
+        """Log what has been wrong with an input for a while, once, and that it is well again."""
+        if self.cameras[name].trouble.is_recent(now_s):
+            return  # has been logged
+        looks = self._bad_looks.get(name, 0)
+        self._bad_looks[name] = 0 if status.level is Level.OK else looks + 1
+        if self._bad_looks[name] == _BAD_LOOKS:
+            self.get_logger().warning(f'{status.name}: {status.message}')
+        elif status.level is Level.OK and looks >= _BAD_LOOKS:
+            self.get_logger().info(f'{status.name}: {status.message}')
 
     def _model_status(self) -> Status:
         captioner = self._captioner

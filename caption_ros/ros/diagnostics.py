@@ -59,6 +59,9 @@ def mask_problem(*, describe: str, topic: str, publishers: int, mask_timeout_s: 
     """
     if rises['pairs']:
         return ''
+    if rises['masks too late']:
+        return (f'{rises["masks too late"]} mask(s) on {topic} came more than {mask_timeout_s} s '
+                'after their image: raise mask_timeout_s or use a faster segmenter')
     if rises['masks received']:
         return (f'masks arrive on {topic} and none has the stamp of an image within '
                 f'{mask_slop_s} s and {mask_timeout_s} s after it: a mask needs the header of the '
@@ -84,7 +87,11 @@ class RecentCounts:
     def add(self, counts: dict[str, int]) -> dict[str, int]:
         """Take a snapshot; return how much each count has risen since the oldest one kept."""
         self._snapshots.append(dict(counts))
-        oldest = self._snapshots[0] if len(self._snapshots) > 1 else {}
+        return self.risen(counts) if len(self._snapshots) > 1 else dict(counts)
+
+    def risen(self, counts: dict[str, int]) -> dict[str, int]:
+        """Return how much each count has risen since the oldest snapshot."""
+        oldest = self._snapshots[0] if self._snapshots else {}
         return {name: count - oldest.get(name, 0) for name, count in counts.items()}
 
     @property

@@ -68,7 +68,8 @@ class Intake:
         self._pairer = Pairer(0.0, 1.0)
         self._session = 0
         self._mask_publishers = 0
-        self._masks_expected_until_s = 0.0
+        self._are_masks_expected = False
+        self._last_mask_s = 0.0
         self.newest: Frame | None = None
         self.last_image_s: float | None = None
 
@@ -77,7 +78,7 @@ class Intake:
         with self._lock:
             self._session = session
             self._mask_publishers = 0
-            self._masks_expected_until_s = 0.0
+            self._are_masks_expected = False
             self.newest = self.last_image_s = None
             self._apply(parameters)
 
@@ -98,15 +99,13 @@ class Intake:
         old, self._parameters = self._parameters, new
         if old is None or (old.mask_slop_s, old.mask_timeout_s) != (
                 new.mask_slop_s, new.mask_timeout_s):
-            counts = (self._pairer.paired, self._pairer.images_without_mask,
-                      self._pairer.masks_without_image)
+            before = self._pairer
             self._pairer = Pairer(new.mask_slop_s, new.mask_timeout_s)
-            (self._pairer.paired, self._pairer.images_without_mask,
-             self._pairer.masks_without_image) = counts
+            self._pairer.count_on(before)
 
     def masks_alive(self) -> bool:
-        """Tell whether masks may be expected: one came lately or its publisher is new."""
-        return time.monotonic() < self._masks_expected_until_s
+        """Tell whether masks may be expected: until an image has waited for any in vain."""
+        return self._are_masks_expected
 
     def set_mask_publishers(self, count: int) -> None:
         """Take note of how many publishers the mask topic has."""
@@ -114,7 +113,7 @@ class Intake:
             if count > self._mask_publishers:
                 self._expect_masks()
             elif count == 0:
-                self._masks_expected_until_s = 0.0
+                self._are_masks_expected = False
             self._mask_publishers = count
 
     def on_image(self, message: Any) -> None:
@@ -132,6 +131,7 @@ class Intake:
                            '(set accept_zero_stamp to caption such images)')
                 return
             frame = Frame(message, None, now_s, self._session)
+            self._expire(now_s)
             if not self._wants_mask():
                 self._hand_on(frame)
                 return
@@ -154,7 +154,7 @@ class Intake:
         """Forget images and masks whose partner did not come in time."""
         with self._lock:
             if self._parameters is not None:
-                self._pairer.expire(time.monotonic())
+                self._expire(time.monotonic())
 
     def again(self, frame: Frame) -> None:
         """Leave a frame for the worker once more, unless a newer one waits."""
@@ -167,11 +167,21 @@ class Intake:
         with self._lock:
             return {'pairs': self._pairer.paired,
                     'images without mask': self._pairer.images_without_mask,
-                    'masks without image': self._pairer.masks_without_image}
+                    'masks without image': self._pairer.masks_without_image,
+                    'masks too late': self._pairer.masks_too_late}
 
     def _expect_masks(self) -> None:
-        if self._parameters is not None:
-            self._masks_expected_until_s = time.monotonic() + self._parameters.mask_timeout_s
+        self._are_masks_expected = True
+        self._last_mask_s = time.monotonic()
+
+    def _expire(self, now_s: float) -> None:
+        # Not by the time since the last mask: a camera may be slower than masks are.
+        expired = self._pairer.expire(now_s)
+        if not any(frame.arrived_s >= self._last_mask_s for frame in expired):
+            return
+        self._are_masks_expected = False
+        if self._pairer.images_waiting == 0 and not self._wants_mask():
+            self._hand_on(expired[-1])  # of a slow camera, there is nothing newer
 
     def _wants_mask(self) -> bool:
         describe = self._parameters.options.describe if self._parameters is not None else 'scene'

@@ -16,7 +16,7 @@ from caption_ros.captioner import CaptionOptions
 from caption_ros.errors import ImageFormatError, RegionError
 from caption_ros.message import image_from_msg, labels_from_msg
 from caption_ros.pipeline import wanted_regions
-from caption_ros.region import Region, regions_from_labels, scale_labels
+from caption_ros.region import Region, count_regions, regions_from_labels, scale_labels
 from caption_ros.region_message import named, regions_from_detections, without_unlabelled
 from caption_ros.ros.intake import Frame
 
@@ -34,6 +34,7 @@ class Outcome:
         scaled_mask: Text about a mask of another size than the image, or empty.
         rgb: The image, shape (H, W, 3), uint8; None when it could not be read.
         regions: How many regions it has; None when nobody said.
+        left_out: How many more its mask marks than max_regions allows.
         unchanged: Whether it shows what the last one did; the captions are those of that one.
     """
 
@@ -45,6 +46,7 @@ class Outcome:
     scaled_mask: str = ''
     rgb: npt.NDArray[np.uint8] | None = None
     regions: int | None = None
+    left_out: int = 0
     unchanged: bool = False
 
     @property
@@ -68,6 +70,7 @@ class Look:
     regions: list[Region] | None = None
     wanted: Sequence[Region | None] = ()
     scaled_mask: str = ''
+    left_out: int = 0
     captions: Sequence[Caption] = ()
     error: Exception | None = None
     same_as: Outcome | None = None
@@ -91,9 +94,15 @@ class Look:
         try:
             self.rgb = image_from_msg(self.frame.image)
             self.regions = self._marked()
-            self.wanted = wanted_regions(self.regions, self.options)
+            self.wanted = wanted_regions(self.regions, self._options())
         except Exception as error:  # whatever is in a message, the node lives on
             self.error = error
+
+    def _options(self) -> CaptionOptions:
+        """Return the options; with both, the scene is described until something marks a region."""
+        if self.regions is None and self.options.describe == 'both':
+            return replace(self.options, describe='scene')
+        return self.options
 
     def answer(self, answer: Sequence[Caption] | Exception) -> None:
         """Take what the model said."""
@@ -108,7 +117,7 @@ class Look:
             return replace(self.same_as, frame=self.frame, latency_s=latency_s, unchanged=True)
         return Outcome(self.frame, self.options, tuple(self.captions), latency_s, self.error,
                        self.scaled_mask, self.rgb,
-                       None if self.regions is None else len(self.regions))
+                       None if self.regions is None else len(self.regions), self.left_out)
 
     def _marked(self) -> list[Region] | None:
         """Return the regions: pointed at, people, or those of the mask; None if nobody says."""
@@ -125,11 +134,18 @@ class Look:
             return regions_from_detections(mask, size, **limits)
         if mask is None:
             return None
-        regions = regions_from_labels(self._labels(size), **limits)
+        labels = self._labels(size)
+        regions = regions_from_labels(labels, **limits)
+        if len(regions) == options.max_regions:
+            self.left_out = count_regions(
+                labels, min_area_px=options.min_region_area_px) - len(regions)
         return named(regions, marks.names) if marks.names else regions
 
     def _labels(self, size: tuple[int, int]) -> npt.NDArray[np.integer]:
-        labels = labels_from_msg(self.frame.mask)
+        try:
+            labels = labels_from_msg(self.frame.mask)
+        except ImageFormatError as error:
+            raise ImageFormatError(f'the mask, not the image: {error}') from error
         if labels.shape != size:
             self.scaled_mask = (f'mask is {labels.shape[1]}x{labels.shape[0]}, wanted the size of '
                                 f'its image, {size[1]}x{size[0]}: scaled')

@@ -32,6 +32,14 @@ class FollowingSubscription:
         on_lost: Takes the number of messages that the transport lost since the last call.
         reader: Takes the messages.
         raw: Hand the serialized bytes on instead of a message.
+
+    Attributes:
+        topic: The topic, remapped.
+        type: Name of the type of its messages, such as sensor_msgs/msg/Image.
+        reliable: Whether it asks for reliable.
+        publishers: Publishers of its type on the topic.
+        best_effort_publishers: Those of them that offer best effort.
+        other_types: Names of the types that others publish there; nothing of these arrives.
     """
 
     def __init__(self, node: Node, message_type: Any, topic: str,
@@ -49,13 +57,17 @@ class FollowingSubscription:
         self.reliable = False
         self.publishers = 0
         self.best_effort_publishers = 0
+        self.other_types: tuple[str, ...] = ()
+        self.type = _name_of(message_type)
         self.follow()
 
     def follow(self) -> None:
         """Look at the publishers and subscribe anew when they call for it."""
         # By the plain name: this call remaps it, and a remapped one may be remapped once more.
-        offers = [info.qos_profile.reliability
-                  for info in self._node.get_publishers_info_by_topic(self._topic)]
+        found = self._node.get_publishers_info_by_topic(self._topic)
+        offers = [info.qos_profile.reliability for info in found
+                  if info.topic_type == self.type]
+        self.other_types = tuple(sorted({info.topic_type for info in found} - {self.type}))
         self.publishers = len(offers)
         self.best_effort_publishers = sum(offer != ReliabilityPolicy.RELIABLE for offer in offers)
         wanted = bool(offers) and not self.best_effort_publishers
@@ -85,6 +97,12 @@ class FollowingSubscription:
             return self._node.create_subscription(
                 self._message_type, self._topic, self._callback, qos,
                 callback_group=self._reader.group, raw=self._raw)
+
+
+def _name_of(message_type: Any) -> str:
+    """Return a message type's name as the graph has it, such as sensor_msgs/msg/Image."""
+    package, _, _ = message_type.__module__.partition('.')
+    return f'{package}/msg/{message_type.__name__}'
 
 
 def compressed_topic(node: Node, base: str = 'image') -> str:

@@ -109,3 +109,30 @@ def test_models_tells_what_is_here(run):
     assert rows['vit-gpt2']['checkpoint'] == 'nlpconnect/vit-gpt2-image-captioning'
     assert {'family', 'focus', 'licence', 'memory_mb_float32'} <= set(rows['blip'])
     assert 'tabletop' in run('models').stdout
+
+
+@pytest.mark.parametrize('words, text', [
+    (['image'], "Missing argument 'files'"),
+    (['image', 'a.png', '--num-beams', 'x'], "Invalid value for '--num-beams'"),
+    (['image', 'a.png', '--colour', 'red'], 'No such option'),
+    (['say'], "No such command 'say'"),
+])
+def test_wrong_use_is_one_line_and_status_2(run, words, text):
+    done = run(*words)
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.count('\n') == 1 and text in done.stderr
+    assert done.stderr.startswith('caption-ros: ') and '--help)' in done.stderr
+
+
+def test_without_a_command_the_help_is_shown(run):
+    done = run()
+    assert 'Usage: ' in done.stdout and 'Traceback' not in done.stderr
+
+
+def test_pillow_has_no_word_of_its_own_about_a_large_picture():
+    code = ('import io, numpy; from PIL import Image; '
+            'from caption_ros.image import rgb_from_compressed as read; file = io.BytesIO(); '
+            'Image.new("1", (16384, 6000)).save(file, "PNG"); print(read(file.getvalue()).shape)')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          timeout=100)
+    assert (done.stdout, done.stderr) == ('(6000, 16384, 3)\n', '')

@@ -183,3 +183,11 @@ def test_what_the_filter_holds_back_is_told_apart(folder):
 def test_candidates_without_a_filter_are_refused(folder, loaded):
     done = _run('a.png', '--candidates', 4)
     assert isinstance(done.exception, OptionError) and not loaded
+
+
+def test_regions_that_are_left_out_are_told(folder):
+    done = _run('a.png', 'b.png', '--mask', 'labels.png', '--max-regions', 1, '--model', 'x')
+    assert done.stdout.splitlines() == ['a.png: region 3 [0, 0, 10, 20]: 10 3 (0.50)',
+                                        'b.png: region 3 [0, 0, 10, 20]: 20 3 (0.50)']
+    assert done.stderr == ('note: labels.png marks 2 regions, described are the largest 1; raise '
+                           '--max-regions\n')

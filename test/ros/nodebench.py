@@ -31,6 +31,7 @@ class FakeCaptioner:
     device = 'cpu'
     dtype = 'float32'
     focus_modes = ('alpha', 'crop')
+    takes_prompt = True
 
     def __init__(self, name: str = 'fake') -> None:
         self.name = name

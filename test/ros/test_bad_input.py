@@ -124,7 +124,8 @@ def test_bad_mask_drops_the_frame_and_never_gives_an_empty_caption(make_bench, l
     bench.publish('image', image_msg(picture(), (1, 0)))
     bench.publish('mask', image_msg(labels, (1, 0),
                                     '32FC1' if labels.dtype == np.float32 else 'mono8'))
-    bench.wait_for_status('input', WARN, 'bad frame dropped')
+    text = bench.wait_for_status('input', WARN, 'bad frame dropped').message
+    assert ('the mask, not the image: ' in text) == (labels.dtype == np.float32)
     assert bench.captions == bench.texts == []
     bench.send((2, 0), halves())
     bench.caption_of((2, 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import rclpy
 from nodebench import (
     LEFT,
     RIGHT,
@@ -68,9 +69,76 @@ def test_when_masks_stop_auto_goes_back_to_the_scene(make_bench):
     bench.advertise('image', 'mask')
     bench.send((1, 0), halves())
     assert set(said(bench.caption_of((1, 0)))) == {1, 2}
-    wait_for(lambda: not bench.node.cameras[''].intake.masks_alive())
-    bench.send((2, 0))
+    bench.send((2, 0))  # waits in vain, and is the newest still
     assert set(said(bench.caption_of((2, 0)))) == {None}
+    assert not bench.node.cameras[''].intake.masks_alive()
+    bench.send((3, 0))
+    assert set(said(bench.caption_of((3, 0)))) == {None}
+    bench.send((4, 0), halves())  # the image goes before its mask is known of
+    bench.send((5, 0), halves())
+    assert set(said(bench.caption_of((5, 0)))) == {1, 2}
+
+
+def test_a_camera_slower_than_masks_may_be_gets_its_masks(make_bench):
+    bench = make_bench(mask_timeout_s=0.5).start()
+    bench.advertise('image', 'mask')
+    for second in (1, 2):
+        bench.send((second, 0))
+        time.sleep(0.1)
+        bench.publish('mask', image_msg(halves(), (second, 0)))
+        assert set(said(bench.caption_of((second, 0)))) == {1, 2}
+        time.sleep(1.5)
+
+
+def test_both_without_a_mask_is_the_scene(make_bench):
+    bench = make_bench(describe='both').start()
+    bench.advertise('image')
+    bench.send((1, 0))
+    assert set(said(bench.caption_of((1, 0)))) == {None}
+    assert bench.node.cameras[''].counters.all()['bad frames'] == 0
+
+
+def test_masks_that_come_too_late_are_told_and_describe_says_so(make_bench):
+    bench = make_bench(describe='regions', mask_timeout_s=0.3).start()
+    bench.advertise('image', 'mask')
+    for second in (1, 2, 3):
+        bench.send((second, 0))
+        time.sleep(1.0)
+        bench.publish('mask', image_msg(halves(), (second, 0)))
+    text = 'came more than 0.3 s after their image: raise mask_timeout_s'
+    bench.wait_for_status('input', 1, text)
+    wait_for(lambda: bench.value('input', 'masks too late') == '3')
+    assert text in bench.call('describe').message
+
+
+def test_more_regions_than_are_described_are_counted(make_bench):
+    bench = make_bench(max_regions=1).start()
+    bench.advertise('image', 'mask')
+    bench.send((1, 0), halves())
+    bench.caption_of((1, 0))
+    wait_for(lambda: bench.value('input', 'regions left out') == '1')
+
+
+def test_a_topic_of_another_type_is_told(make_bench):
+    from sensor_msgs.msg import CompressedImage
+    bench = make_bench()
+    assert bench.change('configure')
+    assert bench.change('activate')
+    other = rclpy.create_node('other', context=_another_context())
+    try:
+        other.create_publisher(CompressedImage, '/image', 1)
+        bench.wait_for_status('input', 1, 'is published as sensor_msgs/msg/CompressedImage, '
+                              'wanted sensor_msgs/msg/Image')
+    finally:
+        other.destroy_node()
+        other.context.shutdown()
+
+
+def _another_context():
+    """Return a context: one participant has one type for a topic."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    return context
 
 
 def test_mask_350_ms_late_is_paired_also_after_time_jumps_back(make_bench):

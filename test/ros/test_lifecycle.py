@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from nodebench import LEFT, RIGHT, TIMEOUT_S, halves, text_of, wait_for
+from nodebench import LEFT, RIGHT, TIMEOUT_S, FakeCaptioner, halves, text_of, wait_for
 
 from caption_ros.errors import CheckpointError
 
@@ -200,6 +200,21 @@ def test_refused_change_says_why_and_changes_nothing(make_bench, values, reason)
     bench.send((1, 0))
     bench.caption_of((1, 0))
     assert bench.captioner.calls[0][1].max_new_tokens == 48
+
+
+def test_a_prompt_for_a_model_that_takes_no_text_is_refused(make_bench, monkeypatch):
+    monkeypatch.setattr(FakeCaptioner, 'takes_prompt', False)
+    bench = make_bench(prompt='what is it')
+    assert not bench.change('configure')
+    bench.wait_for_status('model', ERROR, "prompt 'what is it' cannot be used")
+    assert bench.captioner.closed
+    assert bench.set(prompt='') == (True, '')
+    bench.start()
+    successful, why = bench.set(prompt='and that')
+    assert not successful and "prompt 'and that' cannot be used: model 'tabletop' (fake)" in why
+    bench.advertise('image')
+    bench.send((1, 0))
+    bench.caption_of((1, 0))
 
 
 def test_describe_captions_the_newest_frame(make_bench):
