@@ -74,7 +74,8 @@ def test_when_masks_stop_auto_goes_back_to_the_scene(make_bench):
     assert not bench.node.cameras[''].intake.masks_alive()
     bench.send((3, 0))
     assert set(said(bench.caption_of((3, 0)))) == {None}
-    bench.send((4, 0), halves())  # the image goes before its mask is known of
+    bench.send((4, 0), halves())  # the image may go before its mask is known of
+    wait_for(bench.node.cameras[''].intake.masks_alive)
     bench.send((5, 0), halves())
     assert set(said(bench.caption_of((5, 0)))) == {1, 2}
 
