@@ -80,7 +80,8 @@ class GreedySearch:
         stepper = Stepper(whole, _draft(whole), key_values, decoder.config.num_attention_heads,
                           sorted(self._ends))
         # Keys in bfloat16 beside a decoder in int8 are made of states in bfloat16.
-        self._dtype = getattr(key_values[0], 'dtype', None)
+        first = key_values[0].layers[0] if isinstance(key_values[0], Joined) else key_values[0]
+        self._dtype = getattr(first, 'dtype', None)
         self.drafted, self.right = 0, 0
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # torch.jit announces its successor, torch.compile

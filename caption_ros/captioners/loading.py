@@ -187,8 +187,9 @@ def _refuse_gaps(model: Any, info: dict[str, Any], source: Path) -> None:
 
 def weights_size(folder: Path) -> int:
     """Return roughly the number of parameters of a checkpoint, from the size of its files."""
-    return sum(path.stat().st_size for pattern in ('*.safetensors', 'pytorch_model*.bin')
-               for path in folder.glob(pattern)) // 4
+    sizes = [sum(path.stat().st_size for path in folder.glob(pattern))
+             for pattern in ('*.safetensors', 'pytorch_model*.bin')]
+    return (sizes[0] or sizes[1]) // 4  # a folder may hold the same weights in both
 
 
 def load_tokenizer(folder: Path) -> Any:

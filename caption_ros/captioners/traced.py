@@ -39,7 +39,7 @@ class TracedEncoder:
 
     Args:
         module: What torch traced.
-        kind: What other models must have in common with this one to use it.
+        kind: What other models must have in common with this one to use it; empty if none may.
     """
 
     def __init__(self, module: Any, kind: str) -> None:
@@ -55,7 +55,8 @@ class TracedEncoder:
         with torch.no_grad():
             for weight in self._module.parameters():
                 weight.set_(weight.new_empty(0))
-        _spare.setdefault(self._kind, []).append(self._module)
+        if self._kind:
+            _spare.setdefault(self._kind, []).append(self._module)
 
 
 def traced(model: Any, encode: Callable[[Any], Any], images: Any,
@@ -67,12 +68,13 @@ def traced(model: Any, encode: Callable[[Any], Any], images: Any,
         encode: Returns encoder states, (images, tokens, width), of pixels, (images, channels,
             height, width), whatever the number of images.
         images: Pixels of at least three images, to try it with.
-        kind: What tells models of the same layers and sizes from others, such as their config.
+        kind: What tells models of the same layers and sizes from others, such as their config;
+            empty for one whose weights are no parameters, and so cannot serve another.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # what depends on the image's size is fixed, as is wanted
         try:
-            if _spare.get(kind):
+            if kind and _spare.get(kind):
                 module = _spare[kind].pop()
                 for weight, own in zip(module.parameters(), model.parameters(), strict=True):
                     weight.set_(own)

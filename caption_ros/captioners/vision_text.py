@@ -80,7 +80,8 @@ class VisionTextCaptioner(BaseCaptioner):
         # Beside generate(), which is Python for each token, the encoder's would not count.
         if self._is_small and self._greedy is not None and self._compiled is None:
             with quiet(), self._computing():  # tracing looks at what transformers warns of
-                kind = f'{self.dtype} {self._view.size} {self._model.config.to_json_string()}'
+                kind = ('' if 'int8' in self.dtype else
+                        f'{self.dtype} {self._view.size} {self._model.config.to_json_string()}')
                 self._traced = traced(self._model, self._encode, self._blank(3), kind)
 
     def facts(self) -> dict[str, str]:

@@ -1,5 +1,7 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import json
+
 import numpy as np
 import pytest
 import tiny_checkpoints
@@ -111,6 +113,22 @@ def test_int8_is_close_to_float32_and_called_by_its_name(make, tmp_path):
     assert load_captioner(str(tmp_path), device='cpu', dtype='int8').dtype == 'int8'
     for one, other in zip(exact, rounded):
         assert other.score == pytest.approx(one.score, abs=0.1)
+
+
+def test_with_amx_keys_of_the_image_are_in_bfloat16_whatever_the_decoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, 'has_amx', lambda: True)
+    monkeypatch.setattr(loading, '_ENCODER', 0)
+    for make in (tiny_checkpoints.vit_gpt2, tiny_checkpoints.beit_bert):
+        folder = tmp_path / make.__name__
+        folder.mkdir()
+        make(folder)
+        path = folder / 'generation_config.json'
+        path.write_text(json.dumps({name: value for name, value in
+                                    json.loads(path.read_text()).items()
+                                    if 'suppress' not in name}))
+        captioner = load_captioner(str(folder), device='cpu', dtype='int8')
+        assert captioner._greedy._dtype == torch.bfloat16
+        assert caption_frame(RGB, LABELS, captioner, CaptionOptions(max_new_tokens=3))
 
 
 @pytest.mark.parametrize('beams', [1, 2])

@@ -5,8 +5,8 @@
 import torch
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners import load_captioner
-from caption_ros.captioners.traced import traced
+from caption_ros.captioners import load_captioner, loading
+from caption_ros.captioners.traced import _spare, traced
 from caption_ros.region import regions_from_labels
 from caption_ros.scenes import scene_frame
 
@@ -56,3 +56,12 @@ def test_the_shipped_model_is_traced_and_says_the_same():
     assert fast == captioner.caption(frame.rgb, regions, CaptionOptions())
     captioner.close()
     assert captioner._traced is None
+
+
+def test_weights_that_are_no_parameters_are_not_left_to_others(monkeypatch):
+    monkeypatch.setattr(loading, 'has_amx', lambda: False)
+    for _ in range(2):
+        captioner = load_captioner('tabletop', device='cpu', dtype='int8')
+        assert captioner._traced is not None
+        captioner.close()
+    assert not any(kind == '' or 'int8' in kind for kind in _spare)
