@@ -63,7 +63,8 @@ def check_size(height: int, width: int) -> None:
             and height * width <= MAX_PIXELS):
         raise ImageFormatError(
             f'image size {width}x{height} is out of range, wanted 1 to {MAX_SIDE_PX} pixels a '
-            f'side and at most {MAX_PIXELS // 1_000_000} million in all; make it smaller')
+            f'side and at most {MAX_PIXELS // 1_000_000} million in all; '
+            + ('make it smaller' if min(height, width) > 0 else 'set the size of the data'))
 
 
 def _plane(data: Buffer, height: int, width: int, step: int, itemsize: int, channels: int,
@@ -99,10 +100,10 @@ def _split(encoding: str) -> tuple[str, int, int]:
     if found is not None:
         return found
     if _DEPTH.fullmatch(encoding):
-        raise ImageFormatError(f"encoding '{encoding}' is depth or measurement, not a picture; "
+        raise ImageFormatError(f'encoding {encoding!r} is depth or measurement, not a picture; '
                                'subscribe to the colour image')
     raise ImageFormatError(
-        f"encoding '{encoding}' is not a picture, wanted mono8, rgb8, bgr8, rgba8, bgra8, "
+        f'encoding {encoding[:40]!r} is not a picture, wanted mono8, rgb8, bgr8, rgba8, bgra8, '
         'bayer_rggb8 and so on, the same with 16, 8UC1, 8UC3, 8UC4, 16UC1, yuv422, yuv422_yuy2, '
         'nv12, nv21 or nv24; subscribe to a colour image or convert it first')
 
@@ -225,8 +226,8 @@ def labels_from_raw(
         ImageFormatError: If size and data do not match or the encoding holds no labels.
     """
     if encoding not in _LABELS:
-        raise ImageFormatError(f"mask encoding '{encoding}' holds no labels, wanted one of "
-                               f"{', '.join(_LABELS)}; remap mask to a label image")
+        raise ImageFormatError(f'mask encoding {encoding[:40]!r} holds no labels, wanted one of '
+                               f'{", ".join(_LABELS)}; remap mask to a label image')
     kind = np.dtype(_LABELS[encoding])
     plane = _plane(data, height, width, step, kind.itemsize, 1, bool(is_bigendian), encoding)
     return np.asarray(plane.view(kind.newbyteorder('=')))

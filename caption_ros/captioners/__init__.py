@@ -176,9 +176,14 @@ def _find(name: str, cards: Mapping[str, ModelCard]) -> tuple[Path, str | None]:
         if folder is None:
             raise CheckpointError(_how_to_get(name, card))
         return folder, card.target
+    if not name.strip():  # else the working directory
+        raise CheckpointError(f'model is {name!r}; name one of {", ".join(cards)}, or a folder')
     path = Path(name).expanduser()
     if path.is_dir():
         return path, None
+    if path.is_absolute() and not path.exists():
+        raise CheckpointError(f'model {name!r} does not exist; wanted the folder that holds '
+                              'config.json and the weights')
     if path.exists():
         raise CheckpointError(f'model {name!r} is a file; wanted the folder that holds '
                               'config.json and the weights')

@@ -37,6 +37,10 @@ _TYPES = {bool: ParameterType.PARAMETER_BOOL, int: ParameterType.PARAMETER_INTEG
           float: ParameterType.PARAMETER_DOUBLE, str: ParameterType.PARAMETER_STRING,
           list: ParameterType.PARAMETER_STRING_ARRAY}
 
+# What YAML has of each type.
+_KINDS = {bool: 'true or false,', float: 'a number with a point,', int: 'a whole number,',
+          list: 'a list,', str: 'text,'}
+
 
 @dataclass(frozen=True)
 class ParameterSpec:
@@ -244,8 +248,8 @@ def declare(node: Node, specs: Sequence[ParameterSpec], read_only: bool = False,
                 continue
         except InvalidParameterTypeException as error:
             node.declare_parameter(spec.name, spec.default, descriptor, ignore_override=True)
-            refused[spec.name] = (f'{spec.name} must be a {type(spec.default).__name__} such as '
-                                  f'{spec.default!r}: '
+            refused[spec.name] = (f'{spec.name} must be {_KINDS[type(spec.default)]} such as '
+                                  f'{str(spec.default).lower()!r}: '
                                   + str(error).rsplit(': ', 1)[0])
         except InvalidParameterValueException as error:
             node.declare_parameter(spec.name, spec.default, descriptor, ignore_override=True)

@@ -36,6 +36,13 @@ def test_an_unknown_name_lists_the_known_ones():
         load_captioner('bilp')
 
 
+@pytest.mark.parametrize('name, text', [
+    ('', "model is ''; name one of tabletop"), ('/no/such/folder', 'does not exist; wanted the')])
+def test_no_name_and_no_folder_are_told_as_what_they_are(name, text):
+    with pytest.raises(CheckpointError, match=text):
+        load_captioner(name)
+
+
 def test_a_known_model_that_is_not_here_says_what_to_download_and_where(tmp_path, monkeypatch):
     monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
     monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path))
