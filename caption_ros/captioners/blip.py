@@ -52,6 +52,7 @@ class BlipCaptioner(VisionTextCaptioner):
 
     family = 'blip'
     encoder_part = 'vision_model'
+    decoder_part = 'text_decoder'
 
     def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *, device: str,
                  grid: tuple[int, int]) -> None:
@@ -85,7 +86,7 @@ class BlipCaptioner(VisionTextCaptioner):
         view = View(load_processor(folder), (side, side))
         tokenizer = load_tokenizer(folder)
         model = load_fast(lambda number: load_model(BlipForConditionalGeneration, folder, number),
-                          folder, device, dtype)
+                          folder, device, dtype, encoder=cls.encoder_part)
         if tokenizer.sep_token_id is None:
             raise CheckpointError(f'{folder} holds a tokenizer without a separator token; wanted '
                                   "BLIP's own, a BertTokenizer")
@@ -103,8 +104,8 @@ class BlipCaptioner(VisionTextCaptioner):
                               f'{self.name!r} takes {limit}')
 
     def _encode(self, pixels: Any) -> Any:
-        pixels = pixels.to(self.device, self._dtype)
-        return self._model.vision_model(pixel_values=pixels)[0]
+        pixels = pixels.to(self.device, self._encoder_dtype)
+        return self._model.vision_model(pixel_values=pixels)[0].to(self._decoder_dtype)
 
     def _decode(self, hidden: Any, rows: list[int], mask: Any | None,
                 options: CaptionOptions) -> Decoded:

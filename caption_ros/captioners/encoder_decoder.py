@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from caption_ros.captioner import CaptionOptions, check_prompt
-from caption_ros.captioners.base import number_type
 from caption_ros.captioners.decoding import Decoded, search_config, token_ids
 from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.loading import (
@@ -34,6 +33,7 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
 
     family = 'encoder-decoder'
     encoder_part = 'encoder'
+    decoder_part = 'decoder'
     takes_prompt = False
 
     def __init__(self, name: str, model: Any, tokenizer: Any, view: View, *,
@@ -43,9 +43,6 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         super().__init__(name, model, view, focus_modes=focus_modes, device=device, grid=grid,
                          class_tokens=class_tokens)
         self._tokenizer = tokenizer
-        self._encoder_dtype, self._decoder_dtype = model.encoder.dtype, model.decoder.dtype
-        # Each once, the encoder's first.
-        self.dtype = '+'.join(dict.fromkeys(map(number_type, (model.encoder, model.decoder))))
         decoder = model.config.decoder
         config = model.generation_config
         eos = _first(config.eos_token_id, model.config, decoder, 'eos_token_id',

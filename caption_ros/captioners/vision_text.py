@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from caption_ros.captioner import CaptionOptions, Frame, check_focus
 from caption_ros.captioners.acceleration import Acceleration, Prepared
-from caption_ros.captioners.base import BaseCaptioner
+from caption_ros.captioners.base import BaseCaptioner, number_type
 from caption_ros.captioners.compiled import CompiledEncoder
 from caption_ros.captioners.decoding import Decoded, decode
 from caption_ros.captioners.greedy import GreedySearch
@@ -34,9 +34,11 @@ class VisionTextCaptioner(BaseCaptioner):
 
     Attributes:
         encoder_part: Name of the model's image encoder, in the model.
+        decoder_part: Name of its text decoder, where the two may compute in different types.
     """
 
     encoder_part = ''
+    decoder_part = ''
 
     def __init__(self, name: str, model: Any, view: View, *, focus_modes: tuple[str, ...],
                  device: str, grid: tuple[int, int], class_tokens: int) -> None:
@@ -52,6 +54,10 @@ class VisionTextCaptioner(BaseCaptioner):
             class_tokens: Encoder tokens before the patches.
         """
         super().__init__(name, model, focus_modes=focus_modes, device=device)
+        if self.decoder_part:
+            parts = [model.get_submodule(part) for part in (self.encoder_part, self.decoder_part)]
+            self._encoder_dtype, self._decoder_dtype = (part.dtype for part in parts)
+            self.dtype = '+'.join(dict.fromkeys(map(number_type, parts)))  # the encoder's first
         self._view = view
         self._grid = grid
         self._class_tokens = class_tokens

@@ -118,15 +118,16 @@ def test_int8_is_close_to_float32_and_called_by_its_name(make, tmp_path):
 def test_with_amx_keys_of_the_image_are_in_bfloat16_whatever_the_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, 'has_amx', lambda: True)
     monkeypatch.setattr(loading, '_ENCODER', 0)
-    for make in (tiny_checkpoints.vit_gpt2, tiny_checkpoints.beit_bert):
+    for make in (tiny_checkpoints.vit_gpt2, tiny_checkpoints.beit_bert, tiny_checkpoints.blip):
         folder = tmp_path / make.__name__
         folder.mkdir()
         make(folder)
         path = folder / 'generation_config.json'
-        path.write_text(json.dumps({name: value for name, value in
-                                    json.loads(path.read_text()).items()
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in settings.items()
                                     if 'suppress' not in name}))
         captioner = load_captioner(str(folder), device='cpu', dtype='int8')
+        assert captioner.dtype == 'bfloat16+int8'
         assert captioner._greedy._dtype == torch.bfloat16
         assert caption_frame(RGB, LABELS, captioner, CaptionOptions(max_new_tokens=3))
 
