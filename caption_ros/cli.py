@@ -35,6 +35,8 @@ from caption_ros.errors import (
 _BAD_INPUT = (CheckpointError, ImageFormatError, OptionError, RecordingError,
               RegionError)
 
+_INTERRUPTED = 130
+
 app = typer.Typer(name='caption-ros', no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False,
                   help='Say what a camera sees, and what is at the thing a mask points at.')
@@ -73,6 +75,8 @@ def main() -> None:
     debug = '--debug' in sys.argv
     try:
         status = app(standalone_mode=False)  # in which wrong use is raised, not drawn as a box
+        if status == _INTERRUPTED:  # typer makes that of Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(status if isinstance(status, int) else 0)
     except CaptionRosError as error:
         if debug:
@@ -81,7 +85,7 @@ def main() -> None:
         sys.exit(2 if isinstance(error, _BAD_INPUT) else 1)
     except KeyboardInterrupt:
         typer.echo('caption-ros: stopped', err=True)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except Exception as error:  # the last catch: a user sees a sentence, a developer --debug
         if hasattr(error, 'format_message'):  # of click, which newer typers bring themselves
             _tell_wrong_use(error)

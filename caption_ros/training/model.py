@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
     GPT2Config,
     PreTrainedTokenizerFast,
     VisionEncoderDecoderConfig,
@@ -23,6 +21,12 @@ from transformers import (
     ViTConfig,
 )
 
+from caption_ros.captioners.loading import (
+    check_family,
+    load_model,
+    load_processor,
+    load_tokenizer,
+)
 from caption_ros.region import crop_box, normalise_alpha, regions_from_labels, resize_mask
 from caption_ros.training.samples import Sample
 
@@ -117,12 +121,14 @@ def new_trainee(texts: Sequence[str], *, alpha: bool = True, width: int = 192,
 
 
 def load_trainee(path: Path) -> Trainee:
-    """Load a checkpoint folder to go on training, in float32."""
-    return Trainee(
-        VisionEncoderDecoderModel.from_pretrained(path, dtype=torch.float32,
-                                                  local_files_only=True),
-        AutoTokenizer.from_pretrained(path, local_files_only=True),
-        AutoImageProcessor.from_pretrained(path, local_files_only=True))
+    """Load a checkpoint folder to go on training, in float32.
+
+    Raises:
+        CheckpointError: If it is damaged or of another family.
+    """
+    check_family(path, 'vision-encoder-decoder')
+    return Trainee(load_model(VisionEncoderDecoderModel, path, torch.float32),
+                   load_tokenizer(path), load_processor(path))
 
 
 def without_alpha(trainee: Trainee) -> Trainee:

@@ -8,17 +8,18 @@ Step number to batch is a pure function, so a resumed run sees what an unbroken 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from caption_ros.errors import CaptionRosError
-from caption_ros.region import region_from_box
+from caption_ros.errors import CaptionRosError, OptionError, RegionError
+from caption_ros.region import region_from_box, scale_labels
 from caption_ros.scenes import FIRST_TRAINING_SEED, Frame, TabletopStream
 from caption_ros.scenes.layout import MAX_OBJECTS
 from caption_ros.scenes.vocabulary import COLOURS, SHAPES, SIZES, TABLES
@@ -144,55 +145,79 @@ class JsonlSamples:
     """Samples of a user's file: a JSON object a line with image, caption and mask or box.
 
     ``image`` and ``mask`` are paths relative to the file; ``box`` is [x0, y0, x1, y1] in
-    pixels; neither means the whole image. Every twentieth line, and at least one, is held out.
+    pixels; neither means the whole image. A mask of another size is scaled, nearest. Every
+    twentieth line, the first among them, is held out.
 
     Raises:
-        CaptionRosError: If a line is not of that form or the file has fewer than two.
+        OptionError: If a line is not of that form, names files that are not there, or the file
+            has fewer than two.
     """
 
     def __init__(self, path: Path, batch_size: int, seed: int = 0) -> None:
-        rows = [self._row(path, number, line)
-                for number, line in enumerate(path.read_text('utf-8').splitlines(), 1)
+        try:
+            lines = path.read_text('utf-8-sig').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f'{path} cannot be read ({error}); wanted a file of JSON lines in '
+                              'UTF-8') from error
+        self._path = path
+        rows = [self._row(path, number, line) for number, line in enumerate(lines, 1)
                 if line.strip()]
         if len(rows) < 2:
-            raise CaptionRosError(f'{path} holds {len(rows)} sample(s), wanted 2 or more')
-        self._folder = path.parent
+            raise OptionError(f'{path} holds {len(rows)} sample(s), wanted 2 or more')
         self._held_out = rows[::20]
         self._rows = [row for i, row in enumerate(rows) if i % 20]
         self._batch_size = batch_size
         self._seed = seed
 
     @staticmethod
-    def _row(path: Path, number: int, line: str) -> dict[str, object]:
+    def _row(path: Path, number: int, line: str) -> dict[str, Any]:
         where = f'{path}, line {number}'
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise CaptionRosError(
+            raise OptionError(
                 f'{where}: not JSON ({error}); write one object a line') from None
         if not isinstance(row, dict) or not isinstance(row.get('image'), str) \
                 or not isinstance(row.get('caption'), str) or not row['caption'].strip():
-            raise CaptionRosError(
+            raise OptionError(
                 f'{where}: wanted an object with "image" and a non-empty "caption", '
                 f'got {line[:80]}')
         unknown = set(row) - {'image', 'caption', 'mask', 'box'}
         if unknown or ('mask' in row and 'box' in row):
-            raise CaptionRosError(f'{where}: keys are image, caption and mask or box, '
-                                  f'got {", ".join(sorted(row))}')
-        return row
+            raise OptionError(f'{where}: keys are image, caption and mask or box, '
+                              f'got {", ".join(sorted(row))}')
+        for kind in ('image', 'mask'):  # now, and not when it comes up after hours
+            if kind in row and not (path.parent / str(row[kind])).is_file():
+                raise OptionError(f'{where}: {kind} {row[kind]!r} is no file; paths are relative '
+                                  'to the JSON lines')
+        box = row.get('box', [0] * 4)
+        if not (isinstance(box, list) and len(box) == 4 and all(
+                type(edge) in (int, float) and math.isfinite(edge) for edge in box)):
+            raise OptionError(f'{where}: wanted a box of four numbers, [x0, y0, x1, y1], got '
+                              f'{str(box)[:80]}')
+        return row | {'line': number}
 
-    def _sample(self, row: dict[str, object]) -> Sample:
-        from caption_ros.picture import read_labels, read_picture
-        rgb = read_picture(self._folder / str(row['image']))
-        mask = None
-        if 'mask' in row:
-            mask = read_labels(self._folder / str(row['mask'])) != 0
-            if mask.shape != rgb.shape[:2]:
-                raise CaptionRosError(f'{row["mask"]} is {mask.shape[1]}x{mask.shape[0]} pixels, '
-                                      f'{row["image"]} is {rgb.shape[1]}x{rgb.shape[0]}')
-        elif 'box' in row:
-            mask = region_from_box(tuple(row['box']), rgb.shape[:2]).full_mask()  # type: ignore[arg-type]
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        try:
+            rgb, mask = self._picture(row)
+        except CaptionRosError as error:
+            raise OptionError(f'{self._path}, line {row["line"]}: {error}') from error
         return Sample(rgb, mask, str(row['caption']).strip())
+
+    def _picture(self, row: dict[str, Any]) -> tuple[npt.NDArray[np.uint8],
+                                                     npt.NDArray[np.bool_] | None]:
+        from caption_ros.picture import read_labels, read_picture
+        folder = self._path.parent
+        rgb = read_picture(folder / row['image'])
+        size = (rgb.shape[0], rgb.shape[1])
+        if 'box' in row:
+            return rgb, region_from_box([round(edge) for edge in row['box']], size).full_mask()
+        if 'mask' not in row:
+            return rgb, None
+        mask = scale_labels(read_labels(folder / row['mask']), size) != 0
+        if not mask.any():
+            raise RegionError(f'mask {row["mask"]!r} marks nothing; wanted a pixel other than 0')
+        return rgb, mask
 
     def batch(self, step: int) -> list[Sample]:
         """Return the batch of a step; each epoch has an order of its own."""
@@ -213,7 +238,10 @@ class JsonlSamples:
 
 
 class StepDataset:
-    """Steps as a map-style dataset, so that a loader's worker can prepare batches ahead."""
+    """Steps as a map-style dataset, so that a loader's worker can prepare batches ahead.
+
+    An item is a batch, or the error that its samples raised.
+    """
 
     def __init__(self, samples: Samples, collate: Callable[[list[Sample]], object],
                  start: int, stop: int) -> None:
@@ -228,4 +256,7 @@ class StepDataset:
     def __getitem__(self, index: int) -> object:
         if index >= len(self):
             raise IndexError(index)
-        return self._collate(self._samples.batch(self._start + index))
+        try:
+            return self._collate(self._samples.batch(self._start + index))
+        except CaptionRosError as error:
+            return error  # raised in a worker it would come with the worker's traceback in it

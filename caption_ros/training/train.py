@@ -8,12 +8,13 @@ alone; the head that reads them is thrown away with the run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def save_checkpoint(trainee: Trainee, out: Path, dtype: torch.dtype = torch.floa
     trainee.tokenizer.save_pretrained(out)
     trainee.processor.save_pretrained(out)
     _name_tokenizer_for_all_releases(out / 'tokenizer_config.json')
+    # safetensors lets nobody else read them.
+    (out / 'model.safetensors').chmod((out / 'config.json').stat().st_mode & 0o777)
 
 
 def _name_tokenizer_for_all_releases(path: Path) -> None:
@@ -182,22 +185,45 @@ def has_state(out: Path) -> bool:
     return (out / _STATE).is_file()
 
 
-def _save_state(path: Path, step: int, modules: dict[str, Any], options: TrainOptions) -> None:
+def _identity(trainee: Trainee, options: TrainOptions) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the one that it goes on with."""
+    words = json.dumps(sorted(trainee.tokenizer.get_vocab().items()))
+    return {'seed': options.seed, 'learning_rate': options.learning_rate,
+            'weight_decay': options.weight_decay, 'alpha': trainee.has_alpha,
+            'words of the captions': hashlib.sha256(words.encode()).hexdigest()[:12]}
+
+
+def _save_state(path: Path, step: int, modules: dict[str, Any], identity: dict[str, Any]) -> None:
     state = {name: module.state_dict() for name, module in modules.items()}
     part = path.with_suffix('.part')
-    torch.save({'step': step, 'options': asdict(options), **state}, part)
+    torch.save({'step': step, 'identity': identity, **state}, part)
     os.replace(part, path)  # a kill while writing leaves the former state
 
 
-def _load_state(path: Path, modules: dict[str, Any]) -> int:
+def _load_state(path: Path, modules: dict[str, Any], identity: dict[str, Any]) -> int:
     try:
         state = torch.load(path, weights_only=True, map_location='cpu')
+        before, step = state.get('identity', {}), int(state['step'])
+    except Exception as error:  # torch raises many types for a damaged file
+        raise CaptionRosError(f'{path} is damaged or cut short ({_first_line(error)}); remove it '
+                              'to start anew') from error
+    others = [name for name, value in identity.items() if before.get(name, value) != value]
+    if others:
+        raise OptionError(f'{path} was begun with other settings: '
+                          + ', '.join(f'{name} {before[name]}, not {identity[name]}'
+                                      for name in others)
+                          + '; give the same, or choose another folder')
+    try:
         for name, module in modules.items():
             module.load_state_dict(state[name])
-        return int(state['step'])
-    except Exception as error:  # torch raises many types for a damaged file
-        raise CaptionRosError(
-            f'{path} cannot be resumed from ({error}); remove it to start anew') from error
+    except Exception as error:
+        raise OptionError(f'{path} is of another model ({_first_line(error)}); give the options '
+                          'that the run was begun with, or choose another folder') from error
+    return step
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def train(
@@ -220,7 +246,11 @@ def train(
     Raises:
         CaptionRosError: If the state cannot be resumed from or the loss is not a number.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f'{out} cannot be made ({error}); choose another folder') from error
+    held_out = samples.held_out()  # what is wrong with them shows before the first step
     torch.manual_seed(options.seed)
     model = trainee.model.to(options.device)
     model.train()
@@ -229,7 +259,11 @@ def train(
     head = PatchHead(model.config.encoder.hidden_size).to(options.device)
     optimizer = _optimizer([model, head], options)
     modules = {'model': model, 'head': head, 'optimizer': optimizer}
-    start = _load_state(out / _STATE, modules) if resume else 0
+    identity = _identity(trainee, options)
+    start = _load_state(out / _STATE, modules, identity) if resume else 0
+    if start > options.steps:
+        raise OptionError(f'{out / _STATE} is of step {start}, and steps is {options.steps}; give '
+                          f'{start} or more')
     collate = Collate(trainee)
     loader = DataLoader(
         StepDataset(samples, collate, start, options.steps),  # type: ignore[arg-type]
@@ -239,7 +273,9 @@ def train(
     if options.compile:
         encode, caption_loss = (torch.compile(f, dynamic=True) for f in (encode, caption_loss))
     began = time.monotonic()
-    for step, batch in enumerate(loader, start):
+    for step, batch in enumerate(loader if start < options.steps else (), start):
+        if isinstance(batch, CaptionRosError):
+            raise batch
         batch = {name: value.to(options.device) for name, value in batch.items()}
         for group in optimizer.param_groups:
             group['lr'] = _rate(options, step)
@@ -261,10 +297,10 @@ def train(
                 'exact': float(exact.float().mean()), 'lr': _rate(options, step),
                 'seconds_per_step': (time.monotonic() - began) / (step + 1 - start)})
         if (step + 1) % options.save_every == 0:
-            _save_state(out / _STATE, step + 1, modules, options)
+            _save_state(out / _STATE, step + 1, modules, identity)
     model.to('cpu')
-    scores = held_out_scores(trainee, collate, samples.held_out(), 'cpu')
     save_checkpoint(trainee, out, torch.float16 if options.half else torch.float32)
+    scores = held_out_scores(trainee, collate, held_out, 'cpu')
     (out / 'scores.json').write_text(json.dumps(scores, indent=1) + '\n', 'utf-8')
     return scores
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caption_ros.errors import CaptionRosError
+from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.scenes import FIRST_TRAINING_SEED
 from caption_ros.training import samples as module
 from caption_ros.training.samples import JsonlSamples, TabletopSamples
@@ -78,16 +78,42 @@ def test_a_users_file_gives_image_mask_and_box(folder):
     pytest.param('{"image"', 'line 2: not JSON', id='broken line'),
     pytest.param({'image': 'a.png'}, 'non-empty "caption"', id='no caption'),
     pytest.param({'image': 'a.png', 'caption': 'x', 'bbox': [1]}, 'keys are', id='unknown key'),
+    pytest.param({'image': 'no.png', 'caption': 'x'}, "line 2: image 'no.png' is no file",
+                 id='no picture'),
+    pytest.param({'image': 'a.png', 'caption': 'x', 'mask': 'no.png'}, "mask 'no.png' is no file",
+                 id='no mask'),
+    pytest.param({'image': 'a.png', 'caption': 'x', 'box': [1, 2, 'a', 4]},
+                 'a box of four numbers', id='box of letters'),
+    pytest.param({'image': 'a.png', 'caption': 'x', 'box': [1, 2, 3]}, 'a box of four numbers',
+                 id='short box'),
+    pytest.param('{"image": "a.png", "caption": "x", "box": [1, 2, NaN, 4]}',
+                 'a box of four numbers', id='NaN'),
 ])
 def test_a_bad_line_is_named(folder, row, text):
     with pytest.raises(CaptionRosError, match=text):
         JsonlSamples(_write(folder, {'image': 'a.png', 'caption': 'x'}, row), 2)
 
 
-def test_a_missing_picture_is_named(folder):
-    path = _write(folder, {'image': 'a.png', 'caption': 'x'}, {'image': 'no.png', 'caption': 'y'})
-    with pytest.raises(CaptionRosError, match='no.png'):
-        JsonlSamples(path, 1).batch(0)
+def test_a_mask_of_another_size_is_scaled_and_one_of_nothing_refused(folder):
+    Image.fromarray(np.full((2, 2), 255, np.uint8)).save(folder / 'small.png')
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(folder / 'empty.png')
+    rows = [{'image': 'a.png', 'caption': 'x', 'mask': name}
+            for name in ('small.png', 'empty.png')]
+    samples = JsonlSamples(_write(folder, *rows), 1)
+    (sample,) = samples.held_out()
+    assert sample.mask.shape == sample.rgb.shape[:2] and sample.mask.all()
+    with pytest.raises(OptionError, match="line 2: mask 'empty.png' marks nothing"):
+        samples.batch(0)
+
+
+def test_a_file_may_begin_with_a_mark_and_must_be_utf_8(folder):
+    row = json.dumps({'image': 'a.png', 'caption': 'x'})
+    path = folder / 'data.jsonl'
+    path.write_text(f'{row}\n{row}', 'utf-8-sig')
+    assert JsonlSamples(path, 1).batch(0)
+    path.write_bytes(row.encode('utf-16'))
+    with pytest.raises(OptionError, match='data.jsonl cannot be read'):
+        JsonlSamples(path, 1)
 
 
 def test_a_frame_comes_again_in_later_batches_with_other_phrases():

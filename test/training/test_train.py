@@ -1,7 +1,10 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import json
+
 import pytest
 import torch
+from PIL import Image
 
 from caption_ros import caption_frame, load_captioner
 from caption_ros.errors import CaptionRosError, OptionError
@@ -14,7 +17,7 @@ from caption_ros.training.model import (
     without_alpha,
     word_tokenizer,
 )
-from caption_ros.training.samples import TabletopSamples, tabletop_captions
+from caption_ros.training.samples import JsonlSamples, TabletopSamples, tabletop_captions
 from caption_ros.training.train import TrainOptions, _caption_loss, patch_grid, train
 
 
@@ -70,8 +73,47 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
 
 def test_a_damaged_state_is_named(tmp_path):
     (tmp_path / 'state.pt').write_bytes(b'half a file')
-    with pytest.raises(CaptionRosError, match='state.pt cannot be resumed from'):
+    with pytest.raises(CaptionRosError, match='state.pt is damaged or cut short'):
         _run(tmp_path, 2, resume=True)
+
+
+def test_a_run_goes_on_with_what_it_was_begun_with(tmp_path):
+    _run(tmp_path, 2)
+    samples = TabletopSamples(2, 4, patch_grid(_small()))
+
+    def go_on(trainee=None, **changes):
+        train(trainee or _small(), samples, tmp_path, TrainOptions(
+            **{'steps': 4, 'save_every': 2, 'warmup_steps': 1, 'half': False, **changes}),
+            resume=True)
+    for changes, text in (({'seed': 7}, 'with other settings: seed 0, not 7; give the same'),
+                          ({'trainee': _small(alpha=False)}, 'alpha True, not False'),
+                          ({'steps': 1}, 'is of step 2, and steps is 1; give 2 or more')):
+        with pytest.raises(OptionError, match=text):
+            go_on(**changes)
+    words = new_trainee(['a rod', 'a groon'], width=64, encoder_layers=1, decoder_layers=1)
+    with pytest.raises(OptionError, match='words of the captions'):
+        go_on(words)
+    assert load_captioner(str(tmp_path))
+
+
+def test_a_bad_sample_ends_the_run_in_one_line_and_held_out_ones_are_read_first(tmp_path):
+    Image.new('RGB', (30, 20)).save(tmp_path / 'good.png')
+    (tmp_path / 'bad.png').write_bytes(b'no picture')
+    rows = [{'image': name, 'caption': 'a cat'} for name in ('good.png', 'bad.png')]
+    seen = []
+    for order, steps in ((rows, 0), (rows[::-1], 0)):
+        (tmp_path / 'data.jsonl').write_text('\n'.join(map(json.dumps, order)))
+        samples = JsonlSamples(tmp_path / 'data.jsonl', 1)
+        with pytest.raises(OptionError, match='data.jsonl, line [12]: .*bad.png') as problem:
+            train(_small(), samples, tmp_path / 'out', TrainOptions(steps=2),
+                  progress=lambda step, figures: seen.append(step))
+        assert '\n' not in str(problem.value) and len(seen) == steps
+
+
+def test_others_may_read_the_weights(tmp_path):
+    _run(tmp_path, 1)
+    modes = {(tmp_path / name).stat().st_mode for name in ('config.json', 'model.safetensors')}
+    assert len(modes) == 1
 
 
 def test_fine_tuning_starts_from_a_checkpoint_without_alpha(tmp_path):
