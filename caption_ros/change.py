@@ -29,7 +29,7 @@ class ChangeDetector:
     def __init__(self, threshold: float = 10.0) -> None:
         self._threshold = threshold
         self._kept: npt.NDArray[np.float32] | None = None
-        self._marked: dict[int, Box] = {}
+        self._marked: dict[object, Box] = {}
 
     def has_changed(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region] = ()) -> bool:
         """Tell whether a picture differs from the last one that did; the first one does.
@@ -39,7 +39,9 @@ class ChangeDetector:
             regions: What is marked in it; a change of labels, or of where they are by more than
                 the ragged edges of a segmenter, is a change too.
         """
-        marked = {region.label: region.box for region in regions}
+        # People and boxes have no label: by what they are called, or their place in the list.
+        marked = {region.id or (i if region.label is None else region.label, region.label is None):
+                  region.box for i, region in enumerate(regions)}
         small = cv2.resize(rgb, _CELLS, interpolation=cv2.INTER_AREA)
         colours = small.astype(np.float32)
         if (self._kept is not None and np.abs(colours - self._kept).max() < self._threshold

@@ -7,6 +7,7 @@ The idea is BLIP's CapFilt (Li et al., ICML 2022, arXiv:2201.12086), used while 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from caption_ros.caption import Caption
 from caption_ros.captioner import Captioner, CaptionOptions, Frame
+from caption_ros.errors import CaptionError
 from caption_ros.region import Region
 
 
@@ -91,6 +93,9 @@ class FilteredCaptioner:
         """Return the caption of each region that fits best; candidates lie side by side."""
         count = options.candidates
         matches = self._filter.match(rgb, rows, [caption.text for caption in captions])
+        if not all(map(math.isfinite, matches)):
+            raise CaptionError(f'filter {self.filter_name!r} computed no number; use dtype '
+                               'float32')
         judged = [replace(caption, match=match, held_back=match < options.filter_threshold)
                   for caption, match in zip(captions, matches)]
         return [max(judged[i:i + count], key=lambda caption: (caption.match, caption.score))

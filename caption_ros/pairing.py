@@ -60,10 +60,12 @@ class Pairer:
         self.masks_too_late = 0
         self._expired: deque[int] = deque(maxlen=_REMEMBERED)  # stamps of images
 
-    @property
-    def images_waiting(self) -> int:
-        """Number of images that wait for their mask."""
-        return len(self._images)
+    def take_images(self) -> list[Any]:
+        """Remove and return the images that wait, oldest first; they have found no mask."""
+        images = [waiting.item for waiting in self._images]
+        self.images_without_mask += len(images)
+        self._images = []
+        return images
 
     def add_image(self, stamp_ns: int, item: Any, now_s: float, nbytes: int = 0) -> Pair | None:
         """Add an image; return a pair when its mask is already here."""
@@ -102,8 +104,9 @@ class Pairer:
         self._masks = masks
         return lost
 
-    def count_on(self, other: Pairer) -> None:
-        """Take another's counts over."""
+    def take_over(self, other: Pairer) -> None:
+        """Take over what waits in another, and its counts."""
+        self._images, self._masks = other._images, other._masks
         self.paired = other.paired
         self.images_without_mask = other.images_without_mask
         self.masks_without_image = other.masks_without_image

@@ -193,13 +193,18 @@ class CaptionNode(LifecycleNodeMixin, Node):
             refused = '; '.join(self._refused.values())
             parameters = self._settings
         mailbox: Mailbox[Frame] = Mailbox()
+        worker = None
         try:
             if refused:
                 raise OptionError(refused)
             worker = CaptionWorker(lambda: self._load(parameters), mailbox, self._options,
-                                   lambda: self._settings, self._on_outcomes)
+                                   lambda: self._settings, self._on_outcomes,
+                                   self._on_worker_failed)
             captioner = worker.captioner()
+            _check_options(captioner, self._settings.options)  # changed while it loaded
         except Exception as error:  # whatever a model library raises, configure can be tried again
+            if worker is not None and worker.close():
+                worker.free()
             text = _one_line(error)
             self.get_logger().error(f'cannot configure: {text}')
             with self._lock:
@@ -232,8 +237,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         captioner = load(parameters.model, device=parameters.device, dtype=parameters.dtype,
                          **extra)
         try:
-            check_focus(captioner, parameters.options.focus)
-            check_prompt(captioner, parameters.options.prompt)
+            _check_options(captioner, parameters.options)
         except OptionError:
             captioner.close()
             raise
@@ -363,7 +367,15 @@ class CaptionNode(LifecycleNodeMixin, Node):
                if self._publish(self.cameras[outcome.frame.camera], outcome)]
         # Drawing is slow: without the lock, and after all captions have gone out.
         for outcome in new:
+            if outcome.frame.session != self._session:
+                continue
             self.cameras[outcome.frame.camera].tell(outcome)
+
+    def _on_worker_failed(self, error: Exception) -> None:
+        text = f'a result could not be handed over: {_one_line(error)}'
+        self._counters.add('model failures')
+        self._inference_trouble.note(text, time.monotonic())
+        self._warn('worker', text)
 
     def _publish(self, camera: Camera, outcome: Outcome) -> bool:
         """Publish the captions of an outcome; return True when they tell something new."""
@@ -413,10 +425,12 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
     def _note_failure(self, camera: Camera, outcome: Outcome) -> None:
         text = _one_line(outcome.error)
-        if isinstance(outcome.error, OptionError) and self._prompt:
+        prompt = outcome.options.prompt
+        if isinstance(outcome.error, OptionError) and prompt != self._settings.options.prompt:
             # The parameters suited the model before: what came by topic does not.
-            self._prompt = ''
-            self._refuse_prompt(text)
+            if self._prompt == prompt:  # and not another since, or of another camera's frame
+                self._prompt = ''
+                self._refuse_prompt(text)
             camera.intake.again(outcome.frame)
             return
         if outcome.bad_frame:
@@ -535,6 +549,12 @@ class CaptionNode(LifecycleNodeMixin, Node):
             active=self._state == 'active', captioned=counts['frames captioned'],
             failures_in_a_row=self._failures_in_a_row, trouble=self._inference_trouble,
             now_s=now_s, values=values)
+
+
+def _check_options(captioner: Captioner, options: CaptionOptions) -> None:
+    """Raise OptionError where a model cannot do what is asked of it."""
+    check_focus(captioner, options.focus)
+    check_prompt(captioner, options.prompt)
 
 
 def _one_line(error: Exception | None) -> str:

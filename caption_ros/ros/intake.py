@@ -17,6 +17,9 @@ from caption_ros.pairing import Pair, Pairer
 from caption_ros.ros.parameters import NodeParameters
 from caption_ros.ros.pointing import Marks
 
+_SLOWEST_MASKS_S = 10.0  # masks that come less often come by chance
+_GAPS = 2.0  # between masks, until a segmenter is said to be silent
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -70,6 +73,7 @@ class Intake:
         self._mask_publishers = 0
         self._are_masks_expected = False
         self._last_mask_s = 0.0
+        self._mask_gap_s = 0.0
         self.newest: Frame | None = None
         self.last_image_s: float | None = None
 
@@ -79,6 +83,7 @@ class Intake:
             self._session = session
             self._mask_publishers = 0
             self._are_masks_expected = False
+            self._mask_gap_s = 0.0
             self.newest = self.last_image_s = None
             self._apply(parameters)
 
@@ -101,7 +106,7 @@ class Intake:
                 new.mask_slop_s, new.mask_timeout_s):
             before = self._pairer
             self._pairer = Pairer(new.mask_slop_s, new.mask_timeout_s)
-            self._pairer.count_on(before)
+            self._pairer.take_over(before)
 
     def masks_alive(self) -> bool:
         """Tell whether masks may be expected: until an image has waited for any in vain."""
@@ -113,7 +118,7 @@ class Intake:
             if count > self._mask_publishers:
                 self._expect_masks()
             elif count == 0:
-                self._are_masks_expected = False
+                self._expect_none([])
             self._mask_publishers = count
 
     def on_image(self, message: Any) -> None:
@@ -145,6 +150,7 @@ class Intake:
             if self._parameters is None:
                 return
             self._counters.add('masks received')
+            self._mask_gap_s = now_s - self._last_mask_s
             self._expect_masks()
             pair = self._pairer.add_mask(stamp_to_ns(message.header.stamp), message, now_s,
                                          len(getattr(message, 'data', ())))
@@ -175,13 +181,24 @@ class Intake:
         self._last_mask_s = time.monotonic()
 
     def _expire(self, now_s: float) -> None:
-        # Not by the time since the last mask: a camera may be slower than masks are.
         expired = self._pairer.expire(now_s)
+        # Not by the time since the last mask alone: a camera may be slower than masks are.
         if not any(frame.arrived_s >= self._last_mask_s for frame in expired):
             return
+        # A segmenter may be slower than mask_timeout_s, for all that it is in time.
+        gap_s = self._mask_gap_s if self._mask_gap_s <= _SLOWEST_MASKS_S else 0.0
+        if now_s - self._last_mask_s > _GAPS * gap_s:
+            self._expect_none(expired)
+
+    def _expect_none(self, expired: list[Frame]) -> None:
+        """Expect no masks; hand on the newest image that has waited for one."""
         self._are_masks_expected = False
-        if self._pairer.images_waiting == 0 and not self._wants_mask():
-            self._hand_on(expired[-1])  # of a slow camera, there is nothing newer
+        self._mask_gap_s = 0.0
+        if self._wants_mask():
+            return
+        waited = [*expired, *self._pairer.take_images()]
+        if waited and (self.newest is None or waited[-1].arrived_s > self.newest.arrived_s):
+            self._hand_on(waited[-1])
 
     def _wants_mask(self) -> bool:
         describe = self._parameters.options.describe if self._parameters is not None else 'scene'

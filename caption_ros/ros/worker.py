@@ -25,6 +25,8 @@ from caption_ros.ros.intake import Frame
 from caption_ros.ros.look import Look, Outcome
 from caption_ros.ros.parameters import NodeParameters
 
+_LOOK_UP_S = 0.1
+
 
 @dataclass
 class _Shown:
@@ -44,17 +46,20 @@ class CaptionWorker:
         options: Returns the options for the next frames.
         settings: Returns the parameters of the node.
         deliver: Takes the outcomes of each batch, on this thread.
+        failed: Takes what anything but the model raises, on this thread.
     """
 
     def __init__(self, load: Callable[[], Captioner], mailbox: Mailbox[Frame],
                  options: Callable[[], CaptionOptions], settings: Callable[[], NodeParameters],
-                 deliver: Callable[[Sequence[Outcome]], None]) -> None:
+                 deliver: Callable[[Sequence[Outcome]], None],
+                 failed: Callable[[Exception], None]) -> None:
         self._load = load
         self._loaded: Future[Captioner] = Future()
         self._mailbox = mailbox
         self._options = options
         self._settings = settings
         self._deliver = deliver
+        self._failed = failed
         self._shown: dict[str, _Shown] = {}  # by camera
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name='captioner', daemon=True)
@@ -75,6 +80,11 @@ class CaptionWorker:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def free(self) -> None:
+        """Free the model, if it was loaded; after close()."""
+        if self._loaded.exception() is None:
+            self._loaded.result().close()
+
     def _run(self) -> None:
         try:
             captioner = self._load()
@@ -92,14 +102,19 @@ class CaptionWorker:
         started_s = -1e9
         while not self._mailbox.is_closed:
             rate_hz = self._settings().max_rate_hz
-            if rate_hz > 0:
-                # Before the frames are taken, so that newer ones can still replace them.
-                self._hurry.wait(max(started_s + 1 / rate_hz - time.monotonic(), 0))
+            wait_s = started_s + 1 / rate_hz - time.monotonic() if rate_hz > 0 else 0.0
+            # Before the frames are taken, so that newer ones can still replace them; in short
+            # waits, as the rate may be changed meanwhile.
+            if wait_s > 0 and not self._hurry.wait(min(wait_s, _LOOK_UP_S)):
+                continue
             frames = self._mailbox.take_all()
             self._hurry.clear()
             if frames:
                 started_s = time.monotonic()
-                self._deliver(self._caption(frames, started_s, captioner, ahead))
+                try:
+                    self._deliver(self._caption(frames, started_s, captioner, ahead))
+                except Exception as error:  # a thread that ends would leave the node mute
+                    self._failed(error)
 
     def _caption(self, frames: Sequence[Frame], started_s: float, captioner: Captioner,
                  ahead: LookAhead) -> list[Outcome]:
@@ -110,6 +125,8 @@ class CaptionWorker:
                 if look.error is None:
                     look.same_as = self._last_of(look, options, started_s,
                                                  settings.skip_static_max_silence_s)
+        else:
+            self._shown.clear()  # what was shown since is not known
         new = [look for look in looks if look.error is None and look.same_as is None]
         if new:
             with ahead.while_working():

@@ -235,3 +235,15 @@ def test_subscription_follows_a_reliable_publisher_and_back(make_bench):
     wait_for(lambda: bench._publishers['image'].get_subscription_count() == 1)
     bench.send((2, 0))
     bench.caption_of((2, 0))
+
+
+def test_a_caption_that_no_message_can_hold_is_told_and_the_next_is_published(make_bench):
+    bench = make_bench(describe='scene').start()
+    bench.advertise('image')
+    text_before, bench.captioner._text = bench.captioner._text, lambda rgb, region: 'a \ud800'
+    bench.send((1, 0))
+    bench.wait_for_status('inference', 1, 'a result could not be handed over: UnicodeEncodeError')
+    bench.captioner._text = text_before
+    bench.send((2, 0))
+    bench.caption_of((2, 0))
+    assert bench.call('describe').success

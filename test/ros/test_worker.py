@@ -56,11 +56,12 @@ class Model:
 
 @pytest.fixture
 def bench():
-    mailbox, said = Mailbox(), []
-    worker = CaptionWorker(Model, mailbox, lambda: bench.options, lambda: SETTINGS,
-                           lambda outcomes: said.extend(outcomes))
-    bench = SimpleNamespace(mailbox=mailbox, said=said, worker=worker, options=OPTIONS,
-                            model=worker.captioner())
+    mailbox, said, failures = Mailbox(), [], []
+    bench = SimpleNamespace(mailbox=mailbox, said=said, options=OPTIONS, settings=SETTINGS,
+                            deliver=said.extend, failures=failures)
+    worker = CaptionWorker(Model, mailbox, lambda: bench.options, lambda: bench.settings,
+                           lambda outcomes: bench.deliver(outcomes), failures.append)
+    bench.worker, bench.model = worker, worker.captioner()
     yield bench
     bench.model.gate.set()
     assert worker.close(TIMEOUT_S)
@@ -134,7 +135,43 @@ def test_a_frame_that_cannot_be_read_ahead_is_told_once(bench):
 def test_what_loading_raises_reaches_who_waits_for_the_model():
     def load():
         raise CheckpointError('not there')
-    worker = CaptionWorker(load, Mailbox(), lambda: OPTIONS, lambda: SETTINGS, lambda _: None)
+    worker = CaptionWorker(load, Mailbox(), lambda: OPTIONS, lambda: SETTINGS, lambda _: None,
+                           pytest.fail)
     with pytest.raises(CheckpointError, match='not there'):
         worker.captioner()
     assert worker.close(TIMEOUT_S)
+
+
+def test_what_handing_over_raises_is_told_and_the_next_frame_captioned(bench):
+    def fail(outcomes):
+        raise UnicodeEncodeError('utf-8', '\ud800', 0, 1, 'surrogates not allowed')
+    bench.deliver = fail
+    bench.mailbox.put(_frame(1))
+    wait_for(lambda: bench.failures)
+    assert isinstance(bench.failures[0], UnicodeEncodeError)
+    bench.deliver = bench.said.extend
+    bench.mailbox.put(_frame(2))
+    wait_for(lambda: bench.said)
+    assert bench.said[0].captions[0].text == '2' and len(bench.failures) == 1
+
+
+def test_a_rate_that_is_raised_counts_at_once(bench):
+    bench.settings = SimpleNamespace(max_rate_hz=1e-12, skip_static=False)
+    bench.mailbox.put(_frame(1))
+    wait_for(lambda: bench.said)
+    bench.mailbox.put(_frame(2))
+    time.sleep(0.3)
+    assert len(bench.said) == 1 and not bench.failures
+    bench.settings = SETTINGS
+    wait_for(lambda: len(bench.said) == 2, 2.0)
+
+
+def test_what_was_shown_while_static_frames_were_not_skipped_is_not_taken_for_the_last(bench):
+    static = SimpleNamespace(max_rate_hz=0.0, skip_static=True, skip_static_max_silence_s=60.0)
+    for number, settings in ((10, static), (200, SETTINGS), (11, static)):
+        bench.settings = settings
+        bench.mailbox.put(_frame(number))
+        count = len(bench.said)
+        wait_for(lambda count=count: len(bench.said) > count)
+        assert bench.said[-1].captions[0].text == str(number)
+        assert not bench.said[-1].unchanged
