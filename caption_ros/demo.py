@@ -20,8 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caption_ros.errors import CaptionRosError
+from caption_ros.errors import CaptionRosError, OptionError
 
+_MODEL_STATUS = 'caption_node: model'
+_PICTURE = 'caption_{:02d}.png'
 _START_TIMEOUT_S = 90.0  # the first import of torch on a cold disk takes most of it
 _STOP_TIMEOUT_S = 10.0
 _KEEP_FRAMES = 90
@@ -189,12 +191,17 @@ class _Watcher:
         from caption_ros.annotate import annotate
         from caption_ros.message import image_from_msg, labels_from_msg
         from caption_ros.region import regions_from_labels
-        path = self._out / f'caption_{len(self.summary.pictures):02d}.png'
+        path = self._out / _PICTURE.format(len(self.summary.pictures))
         found = {region.label: region for region in regions_from_labels(labels_from_msg(mask))}
         drawn = annotate(image_from_msg(image), [(None, scene)] + [
             (found[label], said) for label, said in regions if label in found])
         Picture.fromarray(drawn).save(path)
         self.summary.pictures.append(path)
+
+
+def _remove_pictures_of_the_last_run(out: Path) -> None:
+    for number in range(_MAX_PICTURES):
+        (out / _PICTURE.format(number)).unlink(missing_ok=True)
 
 
 def run_demo(*, seconds: float, out: Path, model: str = 'tabletop', seed: int = 3,
@@ -209,19 +216,22 @@ def run_demo(*, seconds: float, out: Path, model: str = 'tabletop', seed: int = 
         say: Takes each new caption.
 
     Raises:
-        CaptionRosError: If ROS is missing or a process ends by itself.
+        OptionError: If there can be no such folder.
+        CaptionRosError: If ROS is missing, a process ends by itself or the model does not load.
     """
     env = _environment()
     os.environ.update({key: env[key] for key in (
         'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_DOMAIN_ID', 'FASTDDS_DEFAULT_PROFILES_FILE')})
     try:
         import rclpy
+        from rclpy.executors import ExternalShutdownException
     except ImportError as error:
         raise CaptionRosError(f'the demo needs rclpy, which cannot be imported ({error}); source '
                               "a ROS 2 or pip install 'caption_ros[ros]'") from error
-    out.mkdir(parents=True, exist_ok=True)
-    for stale in out.glob('caption_*.png'):
-        stale.unlink()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f'{out} cannot be made ({error}); choose another folder') from error
     processes = [
         _start('caption_ros.ros.caption_node', {
             'model': model, 'describe': 'both', 'autostart': True}, env),
@@ -237,13 +247,19 @@ def run_demo(*, seconds: float, out: Path, model: str = 'tabletop', seed: int = 
         while time.monotonic() < (ends or deadline):
             rclpy.spin_once(node, timeout_sec=0.05)
             watcher.judge()
+            level, problem = watcher.summary.diagnostics.get(_MODEL_STATUS, ('OK', ''))
+            if level == 'ERROR':
+                raise CaptionRosError(f'the node has no model: {problem}')
             if ends is None and watcher.summary.captions:
+                _remove_pictures_of_the_last_run(out)
                 ends = time.monotonic() + seconds
             for process in processes:
                 if process.poll() is not None:
                     raise CaptionRosError(f'{process.args[2]} ended with exit status '
                                           f'{process.returncode}; see its message above')
         return watcher.summary
+    except ExternalShutdownException:
+        raise KeyboardInterrupt from None  # rclpy took the signal
     finally:
         _stop(processes)
         node.destroy_node()

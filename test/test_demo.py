@@ -26,6 +26,18 @@ def test_the_demo_captions_what_the_camera_shows(tmp_path):
     assert pictures and Image.open(pictures[0]).width == 640
 
 
+@pytest.mark.timeout(120)
+def test_a_demo_without_a_model_ends_at_once_and_removes_nothing(tmp_path):
+    pytest.importorskip('rclpy')
+    (tmp_path / 'caption_00.png').write_bytes(b'of the last run')
+    done = subprocess.run(
+        [sys.executable, '-m', 'caption_ros.cli', 'demo', '--out', str(tmp_path), '--model',
+         'bilp'], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "caption-ros: the node has no model: model 'bilp' is unknown" in done.stderr
+    assert (tmp_path / 'caption_00.png').exists()
+
+
 @pytest.mark.parametrize('captions, matching, succeeded', [(0, 0, False), (10, 7, False),
                                                            (10, 8, True)])
 def test_the_demo_succeeds_only_when_captions_match(captions, matching, succeeded):

@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from caption_ros.commands.options import Attention, Compile, Device, Dtype, TunableOp
+from caption_ros.errors import OptionError
 
 if TYPE_CHECKING:
     from caption_ros.captioner import Captioner
+
+_PLOTS = ('.png', '.svg', '.pdf')
 
 
 def bench(
@@ -58,6 +61,11 @@ def bench(
     from caption_ros.captioners import checkpoint_folder, load_captioner
     from caption_ros.captioners.acceleration import Acceleration
 
+    for path in (json, plot):  # now, and not when all has been measured
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise OptionError(f'{path} cannot be written; name a file in a folder that is there')
+    if plot is not None and plot.suffix.lower() not in _PLOTS:
+        raise OptionError(f'{plot} is no picture file; wanted one of {", ".join(_PLOTS)}')
     with ExitStack() as stack:
         if random:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -108,10 +116,10 @@ def bench(
         typer.echo(f'{row["what"]} take {row["ratio"]:.2f} ({row["low"]:.2f} to '
                    f'{row["high"]:.2f}) of the time of {row["of"]}, wanted at most '
                    f'{row["limit"]}')
-    if plot is not None:
-        draw(figures, plot)
     if json is not None:
         json.write_text(json_module.dumps(figures, indent=1) + '\n', 'utf-8')
+    if plot is not None:
+        draw(figures, plot)
 
 
 def _split(captioner: Captioner) -> list[dict[str, Any]]:

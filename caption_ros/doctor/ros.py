@@ -24,6 +24,7 @@ _WANTED_SEGMENT_BYTES = 4 * _FRAME_BYTES  # frames wait there until every reader
 _SHARED_MEMORY_BYTES = 256 << 20  # a few processes with a segment of 64 MiB each
 _MESSAGE_PACKAGES = ('sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'lifecycle_msgs',
                      'rcl_interfaces')
+_LAST_DOMAIN = 232  # a higher one has no ports
 _SHM = Path('/dev/shm')
 
 
@@ -53,8 +54,12 @@ def check_ros() -> Iterator[Finding]:
     if missing:
         yield Finding('ROS messages', PROBLEM, f'missing: {", ".join(missing)}',
                       f'install {", ".join(missing)} (apt: ros-<distro>-...), or {how}')
+    domain = os.environ.get('ROS_DOMAIN_ID') or '0'
+    if not domain.isdecimal() or int(domain) > _LAST_DOMAIN:
+        yield Finding('ROS domain', PROBLEM, f'ROS_DOMAIN_ID is {domain!r}, wanted a whole number '
+                      f'in 0..{_LAST_DOMAIN}', 'unset ROS_DOMAIN_ID')
     yield Finding('ROS middleware', OK, f'{get_rmw_implementation_identifier()}, domain '
-                  f'{os.environ.get("ROS_DOMAIN_ID") or 0}, discovery range '
+                  f'{domain}, discovery range '
                   f'{os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"}')
 
 

@@ -136,3 +136,32 @@ def test_pillow_has_no_word_of_its_own_about_a_large_picture():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                           timeout=100)
     assert (done.stdout, done.stderr) == ('(6000, 16384, 3)\n', '')
+
+
+@pytest.mark.parametrize('words, text', [
+    (['--json', '/no/such/folder/out.json'], 'out.json cannot be written'),
+    (['--plot', '/no/such/folder/out.png'], 'out.png cannot be written'),
+    (['--plot', 'out.doc'], 'is no picture file; wanted one of .png')])
+def test_a_bench_that_could_not_be_written_is_not_begun(run, words, text):
+    done = run('bench', *words)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1 and text in done.stderr
+
+
+@pytest.mark.parametrize('words, text', [
+    (['--init', '/no/such/folder'], 'does not exist'), (['--device', 'quantum'], 'device'),
+    (['--data', 'no.jsonl'], 'no.jsonl cannot be read')])
+def test_a_training_that_cannot_be_is_not_begun(run, tmp_path, words, text):
+    data = tmp_path / 'data.jsonl'
+    Image.new('RGB', (20, 20)).save(tmp_path / 'a.png')
+    data.write_text('{"image": "a.png", "caption": "a"}\n' * 2)
+    words = words if '--data' in words else [*words, '--data', data]
+    done = run('train', tmp_path / 'out', '--steps', 1, *words)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1 and text in done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
+def test_training_leaves_a_folder_that_is_not_empty_alone(run, tmp_path):
+    (tmp_path / 'config.json').write_text('precious')
+    done = run('train', tmp_path, '--steps', 1)
+    assert done.returncode == 2 and 'is not empty; choose another folder' in done.stderr
+    assert (tmp_path / 'config.json').read_text() == 'precious'

@@ -219,6 +219,17 @@ def test_rclpy_that_cannot_be_imported_says_how_to_get_it(monkeypatch):
     assert 'unset _ROS_WHEELS_BOOTSTRAP_COMPLETE' in finding.fix
 
 
+@pytest.mark.parametrize('domain, is_told', [
+    ('', False), ('0', False), ('232', False), ('233', True), ('banana', True), ('-1', True)])
+def test_a_domain_that_is_none_is_a_problem(monkeypatch, domain, is_told):
+    pytest.importorskip('rclpy')
+    monkeypatch.setenv('ROS_DOMAIN_ID', domain)
+    found = [finding for finding in doctor.check_ros() if finding.name == 'ROS domain']
+    assert bool(found) == is_told
+    assert all(finding.level == 'error' and finding.fix == 'unset ROS_DOMAIN_ID'
+               for finding in found)
+
+
 def test_models_that_are_not_here_say_where_to_put_them(monkeypatch, tmp_path):
     monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
     monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path))

@@ -5,8 +5,10 @@
 import time
 
 import pytest
-from nodebench import LEFT, RIGHT, halves, image_msg, picture, text_of, wait_for
+from nodebench import LEFT, RIGHT, FakeCaptioner, halves, image_msg, picture, text_of, wait_for
+from std_msgs.msg import String
 
+from caption_ros.errors import OptionError
 from caption_ros.scenes import TabletopStream
 
 OK, WARN = 0, 1
@@ -162,3 +164,54 @@ def test_a_real_stream_is_skipped_while_nothing_moves(make_bench):
                  and bench.node.cameras[''].outcome.frame.header.stamp.sec == i)
     bench.caption_of((4, 0))
     assert [said['stamp']['sec'] for said in bench.captions] == [1, 4]
+
+
+def _refuse_bad_prompts(monkeypatch):
+    caption = FakeCaptioner.caption
+
+    def choosy(self, rgb, regions, options):
+        captions = caption(self, rgb, regions, options)
+        if options.prompt.startswith('bad'):
+            raise OptionError(f'prompt {options.prompt!r} cannot be used')
+        return captions
+    monkeypatch.setattr(FakeCaptioner, 'caption', choosy)
+
+
+def _say(bench, text):
+    publisher = bench.client.create_publisher(String, 'prompt', 1)
+    wait_for(lambda: publisher.get_subscription_count() > 0)
+    publisher.publish(String(data=text))
+    wait_for(lambda: bench.node._prompt == text)
+
+
+def test_a_prompt_that_is_refused_costs_no_camera_its_frame(make_bench, monkeypatch):
+    _refuse_bad_prompts(monkeypatch)
+    bench = make_bench(cameras=['front', 'left'], describe='scene').start()
+    bench.advertise('front/image', 'left/image')
+    bench.captioner.gate.clear()
+    send(bench, 'front', (1, 0))
+    wait_for(lambda: bench.captioner.calls)
+    _say(bench, 'bad')
+    for camera in ('front', 'left'):
+        send(bench, camera, (2, 0))
+    wait_for(lambda: len(bench.node._mailbox.peek_all()) == 2)
+    bench.captioner.gate.set()
+    for camera in ('front', 'left'):
+        wait_for(lambda camera=camera: any(said['stamp']['sec'] == 2
+                                           for said in bench.said_of.get(camera, ())))
+    wait_for(lambda: bench.value('inference', 'prompts refused') == '1')
+    assert bench.value('inference', 'model failures') == '0'
+
+
+def test_a_new_prompt_outlives_the_failure_of_the_one_before(make_bench, monkeypatch):
+    _refuse_bad_prompts(monkeypatch)
+    bench = make_bench(describe='scene').start()
+    bench.advertise('image')
+    _say(bench, 'bad one')
+    bench.captioner.gate.clear()
+    bench.send((1, 0))
+    wait_for(lambda: bench.captioner.calls)
+    _say(bench, 'good one')
+    bench.captioner.gate.set()
+    bench.caption_of((1, 0))
+    assert [options.prompt for _, options in bench.captioner.calls] == ['bad one', 'good one']
