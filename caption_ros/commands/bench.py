@@ -60,6 +60,7 @@ def bench(
     from caption_ros.benchmark.random_weights import write_random
     from caption_ros.captioners import checkpoint_folder, load_captioner
     from caption_ros.captioners.acceleration import Acceleration
+    from caption_ros.captioners.loading import quiet
 
     for path in (json, plot):  # now, and not when all has been measured
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
@@ -70,13 +71,15 @@ def bench(
         if random:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             typer.echo(f'writing random {random} ...', err=True)
-            write_random(random, folder)
+            with quiet():
+                write_random(random, folder)
         else:
             folder = checkpoint_folder(model)
         captioner = load_captioner(folder, device=device, dtype=dtype, acceleration=Acceleration(
             attention=attention, compile=compile, tunable_op=tunable_op))
         options = bench_options(captioner, focus, max_new_tokens)
-        published = Published(folder)
+        with quiet():
+            published = Published(folder)
         figures = measure(captioner, published, options, counts=regions, rounds=rounds)
         figures['model'] = f'random {random}' if random else model
         figures['settings'] = captioner.facts()

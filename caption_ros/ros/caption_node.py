@@ -202,6 +202,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
                                    self._on_worker_failed)
             captioner = worker.captioner()
             _check_options(captioner, self._settings.options)  # changed while it loaded
+            gpu = GpuFigures(captioner.device)
         except Exception as error:  # whatever a model library raises, configure can be tried again
             if worker is not None and worker.close():
                 worker.free()
@@ -213,7 +214,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             return TransitionCallbackReturn.FAILURE
         with self._lock:
             self._captioner = captioner
-            self._gpu = GpuFigures(captioner.device)
+            self._gpu = gpu
             self._mailbox = mailbox
             self._worker = worker
             for camera in self.cameras.values():

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from caption_ros.captioners.loading import quiet
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.training.model import IGNORED, Collate, Trainee
 from caption_ros.training.samples import PATCH_CLASSES, Sample, Samples, StepDataset
@@ -162,7 +163,8 @@ def save_checkpoint(trainee: Trainee, out: Path, dtype: torch.dtype = torch.floa
              for name, value in trainee.model.state_dict().items()}
     config_dtype = trainee.model.config.dtype
     trainee.model.config.dtype = dtype
-    trainee.model.save_pretrained(out, state_dict=state)
+    with quiet():
+        trainee.model.save_pretrained(out, state_dict=state)
     trainee.model.config.dtype = config_dtype
     trainee.tokenizer.save_pretrained(out)
     trainee.processor.save_pretrained(out)
