@@ -99,7 +99,7 @@ class CaptionWorker:
             ahead.close()
 
     def _work(self, captioner: Captioner, ahead: LookAhead) -> None:
-        started_s = -1e9
+        started_s = float('-inf')
         while not self._mailbox.is_closed:
             rate_hz = self._settings().max_rate_hz
             wait_s = started_s + 1 / rate_hz - time.monotonic() if rate_hz > 0 else 0.0
