@@ -295,7 +295,9 @@ def rgb_from_compressed(data: Buffer, format: str = '') -> Rgb:
         grey = (_decode(picture, 'compressed image').astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     try:
-        return _decode(picture.convert('RGB'), 'compressed image')
+        if picture.mode != 'RGB':  # else the conversion is one more copy
+            picture = picture.convert('RGB')
+        return _decode(picture, 'compressed image')
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, ImageFormatError):
             raise
