@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f'{path} cannot be read as JSON: {_one_line(error)}') from error
+        raise CheckpointError(f'{path} cannot be read as JSON: {one_line(error)}') from error
     if not isinstance(held, dict):
         raise CheckpointError(f'{path} holds a {type(held).__name__}, wanted a JSON object')
     return held
@@ -95,7 +95,7 @@ def load_model(model_class: Any, folder: Path, dtype: Any) -> Any:
             name = next(name for name in _WEIGHTS if (folder / name).exists())
             raise CheckpointError(f'{folder / name} cannot be loaded as '
                                   f'{model_class.__name__}, it is damaged or of another model: '
-                                  f'{_one_line(error)}') from error
+                                  f'{one_line(error)}') from error
     _refuse_gaps(model, info, folder)
     return model.eval()
 
@@ -237,7 +237,7 @@ def _load_part(loader: Any, folder: Path, what: str) -> Any:
             return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:
             raise CheckpointError(f'{folder} holds a {what} that cannot be loaded: '
-                                  f'{_one_line(error)}') from error
+                                  f'{one_line(error)}') from error
 
 
 def _check_file(folder: Path, names: tuple[str, ...], what: str) -> None:
@@ -262,6 +262,7 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the text of an error in one line, at most 400 letters; its type if it has none."""
     text = ' '.join(str(error).split()) or type(error).__name__
     return text if len(text) <= 400 else f'{text[:397]}...'

@@ -201,7 +201,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
                                    lambda: self._settings, self._on_outcomes,
                                    self._on_worker_failed)
             captioner = worker.captioner()
-            _check_options(captioner, self._settings.options)  # changed while it loaded
+            # Those of now: they may have been changed while it loaded.
+            _check_options(captioner, self._settings.options)
             gpu = GpuFigures(captioner.device)
         except Exception as error:  # whatever a model library raises, configure can be tried again
             if worker is not None and worker.close():
@@ -235,14 +236,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             extra['filter_model'] = parameters.filter
         if parameters.acceleration != Acceleration():
             extra['acceleration'] = parameters.acceleration
-        captioner = load(parameters.model, device=parameters.device, dtype=parameters.dtype,
-                         **extra)
-        try:
-            _check_options(captioner, parameters.options)
-        except OptionError:
-            captioner.close()
-            raise
-        return captioner
+        return load(parameters.model, device=parameters.device, dtype=parameters.dtype, **extra)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe; fail with one sentence when that cannot be."""

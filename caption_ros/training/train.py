@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from caption_ros.captioners.loading import quiet
+from caption_ros.captioners.loading import one_line, quiet
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.training.model import IGNORED, Collate, Trainee
 from caption_ros.training.samples import PATCH_CLASSES, Sample, Samples, StepDataset
@@ -207,7 +207,7 @@ def _load_state(path: Path, modules: dict[str, Any], identity: dict[str, Any]) -
         state = torch.load(path, weights_only=True, map_location='cpu')
         before, step = state.get('identity', {}), int(state['step'])
     except Exception as error:  # torch raises many types for a damaged file
-        raise CaptionRosError(f'{path} is damaged or cut short ({_first_line(error)}); remove it '
+        raise CaptionRosError(f'{path} is damaged or cut short ({one_line(error)}); remove it '
                               'to start anew') from error
     others = [name for name, value in identity.items() if before.get(name, value) != value]
     if others:
@@ -219,13 +219,9 @@ def _load_state(path: Path, modules: dict[str, Any], identity: dict[str, Any]) -
         for name, module in modules.items():
             module.load_state_dict(state[name])
     except Exception as error:
-        raise OptionError(f'{path} is of another model ({_first_line(error)}); give the options '
+        raise OptionError(f'{path} is of another model ({one_line(error)}); give the options '
                           'that the run was begun with, or choose another folder') from error
     return step
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def train(
