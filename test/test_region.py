@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from caption_ros import region as region_module
 from caption_ros.errors import RegionError
 from caption_ros.region import (
+    Region,
     alpha_channel,
     crop,
     crop_box,
     patch_mask,
+    region_cover,
     region_from_box,
     regions_from_labels,
     resize_mask,
@@ -165,6 +167,30 @@ def test_one_pixel_lies_on_its_own_patch_whatever_the_shape(size):
 
 
 sizes = st.tuples(st.integers(1, 200), st.integers(1, 300))
+
+
+@settings(max_examples=200, deadline=None)
+@given(size=st.one_of(sizes, st.sampled_from([(60, 80), (160, 240), (224, 112)])),
+       new=st.one_of(sizes, st.sampled_from([(14, 14), (28, 28), (56, 80)])), data=st.data())
+def test_a_region_covers_what_its_whole_mask_covers(size, new, data):
+    height, width = size
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    mask = np.random.default_rng(x0 + y1).random((y1 - y0, x1 - x0)) < 0.7
+    mask[0, 0] = True
+    region = Region(1, (x0, y0, x1, y1), mask, int(mask.sum()), size)
+    cover = region_cover(region, new)
+    assert cover.shape == new and cover.dtype == np.float32
+    np.testing.assert_allclose(cover, resize_mask(region.full_mask(), new), atol=1e-5)
+
+
+def test_only_the_part_with_the_region_is_scaled(monkeypatch):
+    scaled = []
+    monkeypatch.setattr('caption_ros.region.resize_mask', lambda mask, size: scaled.append(
+        (mask.shape, size)) or np.ones(size, np.float32))
+    cover = region_cover(region_from_box((100, 31, 140, 32), (480, 640)), (224, 224))
+    assert scaled == [((15, 40), (7, 14))]  # 480 / 224 is 15 / 7, 640 / 224 is 20 / 7
+    assert cover.sum() == 7 * 14 and cover[14:21, 35:49].all()
 
 
 @settings(max_examples=60, deadline=None)

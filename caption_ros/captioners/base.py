@@ -25,26 +25,12 @@ from caption_ros.captioners.acceleration import (
 from caption_ros.captioners.batches import Batches
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.devices import device_label
+from caption_ros.captioners.side_by_side import threads
 from caption_ros.errors import CaptionError, CaptionRosError, OptionError
 from caption_ros.region import Region
 
 _SMALL = 30_000_000  # weights
 _MANY = 12  # captions of a batch that pay for threads that wait for each other
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch compute on so many threads of the CPU; None leaves that as it is."""
-    import torch
-
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if count is not None:
-            torch.set_num_threads(before)
 
 
 def _main_dtype(model: Any) -> Any:
@@ -107,6 +93,7 @@ class BaseCaptioner:
         self._is_small = device == 'cpu' and _SMALL > (
             sum(weight.numel() for weight in model.parameters())
             + sum(module.packed_numbers for module in packed))
+        self._threads = 1  # of torch's, before a small model has its way
         self._turn = threading.RLock()  # for one caller at a time; close() waits for its turn, too
         self._acceleration = Acceleration()
         self._prepared = Prepared({})
@@ -196,8 +183,9 @@ class BaseCaptioner:
         """Let the model compute in its own way, for a batch of so many captions."""
         import torch
 
+        self._threads = torch.get_num_threads()
         alone = self._is_small and captions < _MANY
-        with torch.inference_mode(), _threads(1 if alone else None), \
+        with torch.inference_mode(), threads(1 if alone else self._threads), \
                 attention_by(self._acceleration.attention):
             yield
 

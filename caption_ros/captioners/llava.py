@@ -29,7 +29,7 @@ from caption_ros.captioners.loading import (
 from caption_ros.captioners.view import View
 from caption_ros.captioners.vision_text import VisionTextCaptioner
 from caption_ros.errors import CheckpointError, OptionError
-from caption_ros.region import Region, alpha_channel, resize_mask
+from caption_ros.region import Region, alpha_channel, region_cover
 
 NAME = 'alpha-clip-llava'
 QUESTION = 'Provide a one-sentence caption for the provided image.'  # as LLaVA-1.5 learnt it
@@ -180,7 +180,7 @@ class LlavaCaptioner(VisionTextCaptioner):
     def _alpha(self, region: Region | None) -> npt.NDArray[np.float32]:
         if region is None:
             return super()._alpha(region)
-        cover = resize_mask(self._view.region(region).full_mask(), self._view.size)
+        cover = region_cover(self._view.region(region), self._view.size)
         # Alpha-CLIP was trained on masks of two values. Half of the fullest pixel, not of one,
         # so that a region thinner than the tower's pixels stays.
         return alpha_channel(cover >= cover.max() / 2)[0]

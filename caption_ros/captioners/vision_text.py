@@ -23,10 +23,11 @@ from caption_ros.captioners.compiled import CompiledEncoder
 from caption_ros.captioners.decoding import Decoded, decode
 from caption_ros.captioners.greedy import GreedySearch
 from caption_ros.captioners.loading import quiet
+from caption_ros.captioners.side_by_side import SideBySide
 from caption_ros.captioners.traced import TracedEncoder, traced
 from caption_ros.captioners.view import View, cropped
 from caption_ros.memo import Memo
-from caption_ros.region import Region, normalise_alpha, patch_mask, resize_mask
+from caption_ros.region import Region, normalise_alpha, patch_mask, region_cover
 
 
 class VisionTextCaptioner(BaseCaptioner):
@@ -67,6 +68,7 @@ class VisionTextCaptioner(BaseCaptioner):
         self._max_positions = 0
         self._compiled: CompiledEncoder | None = None
         self._traced: TracedEncoder | None = None
+        self._side_by_side = SideBySide()
         self._alphas: Memo[npt.NDArray[np.float32]] = Memo()
 
     def prepare(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
@@ -109,6 +111,7 @@ class VisionTextCaptioner(BaseCaptioner):
 
     def _free(self) -> None:
         self._greedy = None
+        self._side_by_side.close()
         if self._traced is not None:
             self._traced.close()
             self._traced = None
@@ -137,7 +140,17 @@ class VisionTextCaptioner(BaseCaptioner):
         import torch
 
         encode: Callable[[Any], Any] = self._compiled or self._traced or self._encode
-        return encode(torch.stack(list(pixels)))
+        batch = torch.stack(list(pixels))
+        if self.device != 'cpu' or self._compiled is not None:
+            return encode(batch)
+        if self._is_small:
+            lanes = 1 if torch.get_num_threads() > 1 else min(self._threads, len(batch))
+            return self._side_by_side(encode, batch, lanes)
+        rest = len(batch) % self._threads  # all threads share each of these
+        states = [encode(batch[:rest])] if rest else []
+        if rest < len(batch):
+            states.append(self._side_by_side(encode, batch[rest:], self._threads))
+        return states[0] if len(states) == 1 else torch.cat(states)
 
     def _look(self, frames: Sequence[Frame], focus: str, options: CaptionOptions) -> Decoded:
         import torch
@@ -179,8 +192,7 @@ class VisionTextCaptioner(BaseCaptioner):
         """Return the alpha channel of a region, (H, W); the whole scene is region everywhere."""
         if region is None:
             return normalise_alpha(np.ones(self._view.size, np.float32))
-        return normalise_alpha(resize_mask(self._view.region(region).full_mask(),
-                                           self._view.size))
+        return normalise_alpha(region_cover(self._view.region(region), self._view.size))
 
     def _token_mask(self, regions: Sequence[Region | None]) -> npt.NDArray[np.int64]:
         """Return the encoder tokens that each caption may look at, (regions, tokens)."""
