@@ -166,7 +166,9 @@ class Page:
                                       label='Beams', elem_id='beams')
             wish = [model, focus, prompt, beams]
             outputs = [said, result, message, on]
-            upload.upload(self._opened, [upload, *wish], [shown, paint, box, *outputs])
+            # Over the editor it would cover what is painted; a busy browser leaves it there.
+            seen: dict[str, Any] = {'show_progress_on': said}
+            upload.upload(self._opened, [upload, *wish], [shown, paint, box, *outputs], **seen)
             touched: dict[str, Any] = {'show_progress': 'hidden', 'trigger_mode': 'always_last'}
             anew.click(self._anew, [shown, *wish], [shown, paint, box, *outputs],
                        show_progress='hidden')
@@ -182,7 +184,7 @@ class Page:
                 # Ticks also cost a browser that has nothing new to show.
                 on.change(lambda on: (gr.Timer(active=on), gr.Textbox(visible=False)), on,
                           [clock, camera], show_progress='hidden')
-                take.click(self._taken, wish, [shown, paint, box, *outputs])
+                take.click(self._taken, wish, [shown, paint, box, *outputs], **seen)
         return page
 
     def _opened(self, path: str | None, *wish: Any) -> tuple[Any, ...]:
