@@ -37,7 +37,7 @@ CAMERAS = ('left', 'right')
 PRELOAD = 10
 ANSWER_TIMEOUT_S = 10.0
 WANTED_GROWTH = 0.01
-INFERENCE = 'captioner'  # name of the thread
+INFERENCE = ('captioner', 'encode')  # how the names of its threads begin
 COUNTS = ('images received', 'images lost in transport', 'masks received',
           'masks lost in transport', 'pairs', 'frames replaced by a newer one')
 # Python before 3.14 keeps the names of threads to itself; here /proc has to tell them apart.
@@ -173,10 +173,10 @@ def figures_of(arguments: argparse.Namespace, listener: Listener, samples: list[
     """Return the figures of a run, for JSON; rates are per second."""
     first, last = samples[0], samples[-1]
     spent_s = last.at_s - first.at_s
-    inference_s = (last.thread_cpu_s.get(INFERENCE, 0.0)
-                   - first.thread_cpu_s.get(INFERENCE, 0.0))
     threads = {name: (cpu_s - first.thread_cpu_s.get(name, 0.0)) / spent_s
                for name, cpu_s in last.thread_cpu_s.items()}
+    inference_s = spent_s * sum(cores for name, cores in threads.items()
+                                if name.startswith(INFERENCE))
     (from_s, before), (to_s, after) = listener.counts[0], listener.counts[-1]
     rises = {name: count - before[name] for name, count in after.items()}
     calls = sorted(listener.times_s)
