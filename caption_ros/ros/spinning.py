@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NoReturn
 
 import rclpy
 from rclpy.callback_groups import CallbackGroup
@@ -25,6 +27,7 @@ from rclpy.signals import SignalHandlerOptions
 from caption_ros.errors import CaptionRosError
 
 _MORE_THREADS = 8  # for callbacks of a reentrant group that wait side by side
+_END_TIMEOUT_S = 8.0
 _LOOK_UP_S = 0.5  # how long a signal waits when nothing else happens; a look costs a millisecond
 
 
@@ -102,20 +105,31 @@ class NodeExecutor(Executor):
 
     _spin_once_until_future_complete = spin_once_until_future_complete  # its name since Jazzy
 
-    def shutdown(self, *args: Any, **kwargs: Any) -> bool:
+    def shutdown(self, timeout_sec: float | None = None) -> bool:
         """Let slow callbacks end before what they report to is taken away.
 
         rclpy destroys its guard condition first, so that a callback that ends later prints an
         exception "never retrieved".
+
+        Returns:
+            False when some did not end in time; nothing is taken away then.
         """
-        self._pool.shutdown(wait=True)
-        return bool(super().shutdown(*args, **kwargs))
+        self._pool.shutdown(wait=False)
+        late = wait(self._running, timeout_sec).not_done
+        return not late and bool(super().shutdown(timeout_sec))
 
 
 def _run(handler: Any) -> None:
     handler()
     if handler.done():
         handler.result()  # raises what the callback raised
+
+
+def _leave() -> NoReturn:
+    """End the process: what loads a model cannot be interrupted, and Python would wait for it."""
+    print(f'caption_ros: a callback did not end within {_END_TIMEOUT_S:.0f} s, a model that loads '
+          'perhaps; the process ends without it', file=sys.stderr, flush=True)
+    os._exit(0)
 
 
 def make_executor(node: Any) -> NodeExecutor:
@@ -146,8 +160,8 @@ def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) ->
         raise SystemExit(f'caption_ros: {error}') from None
     finally:
         # First the executor: it lets callbacks end that still use the node.
-        if executor is not None:
-            executor.shutdown()
+        if executor is not None and not executor.shutdown(_END_TIMEOUT_S):
+            _leave()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

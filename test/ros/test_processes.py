@@ -57,6 +57,30 @@ def test_signals_end_a_node_cleanly(ros, module, parameters, number):
     assert 'Traceback' not in said and 'never retrieved' not in said
 
 
+SLOW_LOADER = """
+import time
+from caption_ros.ros import caption_node, spinning
+spinning._END_TIMEOUT_S = 1.0
+def load(*args, **options):
+    print('loading', flush=True)
+    time.sleep(60)
+spinning.run_node(lambda: caption_node.CaptionNode(load_captioner=load))
+"""
+
+
+def test_a_signal_ends_a_node_that_loads_a_model(ros):
+    process = subprocess.Popen([sys.executable, '-c', SLOW_LOADER], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == 'loading\n'
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert 'did not end within 1 s, a model that loads perhaps' in told
+    finally:
+        process.kill()
+
+
 def test_camera_with_an_impossible_parameter_says_so_and_ends():
     process = start('scene_camera', 'rate_hz:=3000.0')
     said, _ = process.communicate(timeout=TIMEOUT_S)
