@@ -32,6 +32,7 @@ def generate_launch_description():
     config = os.path.join(share, 'config')
     use_sim_time = _number('use_sim_time', bool)
     remappings = [(name, LaunchConfiguration(name)) for name in ('image', 'mask')]
+    remappings.append(('image/compressed', [LaunchConfiguration('image'), '/compressed']))
     return LaunchDescription([
         DeclareLaunchArgument('namespace', default_value='', description='Namespace.'),
         DeclareLaunchArgument('params_file',
@@ -51,6 +52,9 @@ def generate_launch_description():
         DeclareLaunchArgument('scene_period_s', default_value='5.0',
                               description='Seconds until the next scene; 0 stays with the first.'),
         DeclareLaunchArgument('image', default_value='image', description='Image topic.'),
+        DeclareLaunchArgument('image_transport', default_value='raw',
+                              choices=['raw', 'compressed'],
+                              description='What the camera publishes and caption_node takes.'),
         DeclareLaunchArgument('mask', default_value='mask', description='Mask topic.'),
         DeclareLaunchArgument('narration', default_value='narration',
                               description='Topic for sentences when what is seen has changed.'),
@@ -73,6 +77,7 @@ def generate_launch_description():
             parameters=[LaunchConfiguration('camera_params_file'), {
                 'use_sim_time': use_sim_time, 'seed': _number('seed', int),
                 'rate_hz': _number('rate_hz', float),
+                'image_transport': LaunchConfiguration('image_transport'),
                 'scene_period_s': _number('scene_period_s', float)}]),
         IncludeLaunchDescription(PythonLaunchDescriptionSource(
             os.path.join(share, 'launch', 'caption.launch.py'))),

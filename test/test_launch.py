@@ -145,9 +145,11 @@ def test_demo_starts_camera_node_and_on_demand_speech(launch):
     assert nodes['speak']['condition'].args[0].name == 'speak'
     assert given(entities)['speak'] == 'false'
     node = node_of(entities)
-    assert node['parameters'][1] == {'model': 'tabletop', 'describe': 'both'}
+    assert node['parameters'][1] == {'model': 'tabletop', 'describe': 'both',
+                                     'image_transport': 'raw'}
     camera = nodes['scene_camera']['parameters'][1]
     cameras = pytest.importorskip('caption_ros.ros.scene_camera').CAMERA_PARAMETERS
+    assert camera['image_transport'].name == 'image_transport'  # what the node takes
     assert set(camera) - {'use_sim_time'} <= {spec.name for spec in cameras}
 
 

@@ -123,7 +123,8 @@ class SceneCamera(Node):
         self._mask_delay_s = values['mask_delay_s']
         self._frame_id = values['frame_id']
         self._rate_hz = values['rate_hz']
-        self._frames_per_scene = round(values['scene_period_s'] * self._rate_hz)
+        period_s = values['scene_period_s']  # 0 stays with the first scene
+        self._frames_per_scene = max(1, round(period_s * self._rate_hz)) if period_s else 0
         qos = QoSProfile(depth=_IMAGE_DEPTH, reliability=(
             ReliabilityPolicy.RELIABLE if values['reliability'] == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT))
