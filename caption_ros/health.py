@@ -105,6 +105,7 @@ def input_status(
     *, active: bool, topic: str, publishers: int, since_image_s: float | None,
     stale_after_s: float, lost: int, transport_hint: str, trouble: Trouble, now_s: float,
     values: dict[str, str], other_types: Sequence[str] = (), wanted_type: str = '',
+    lost_of: str = '',
 ) -> Status:
     """Describe the input.
 
@@ -114,7 +115,8 @@ def input_status(
         publishers: Publishers on that topic.
         since_image_s: Time since the last image or, before the first, None.
         stale_after_s: Silence that is called stale.
-        lost: Frames lost in transport of late.
+        lost: Messages lost in transport of late.
+        lost_of: Topic of most of them.
         transport_hint: What to do about frames that do not arrive; empty if nothing is known.
         trouble: Last frame that was dropped.
         now_s: Steady time.
@@ -125,9 +127,8 @@ def input_status(
     if not active:
         return Status('input', Level.OK, 'not listening: the node is not active', values)
     if publishers == 0 and other_types:
-        return Status('input', Level.WARN, f'{topic} is published as {", ".join(other_types)}, '
-                      f'wanted {wanted_type}; remap the topic or set image_transport to what the '
-                      'camera publishes', values)
+        return Status('input', Level.WARN, f'{wrong_type(topic, other_types, wanted_type)} or set '
+                      'image_transport to what the camera publishes', values)
     if publishers == 0:
         return Status('input', Level.WARN if since_image_s is None else Level.STALE,
                       f'no publisher on {topic}; start the camera or remap the topic', values)
@@ -140,21 +141,47 @@ def input_status(
     if trouble.is_recent(now_s):
         return Status('input', Level.WARN, trouble.text, values)
     if lost:
-        return Status('input', Level.WARN, f'{lost} frame(s) of {topic} were lost on the way'
-                      + (f'; {transport_hint}' if transport_hint else ''), values)
+        hint = f'; {transport_hint}' if transport_hint else ''
+        return Status('input', Level.WARN, f'{lost} frame(s) of {lost_of or topic} were lost on '
+                      f'the way{hint}', values)
     return Status('input', Level.OK, f'images arrive on {topic}', values)
 
 
+def wrong_type(topic: str, types: Sequence[str], wanted: str) -> str:
+    """Say that a topic has publishers, and none of the type that is listened to."""
+    return f'{topic} is published as {", ".join(types)}, wanted {wanted}; remap the topic'
+
+
 def inference_status(*, active: bool, captioned: int, failures_in_a_row: int, trouble: Trouble,
-                     now_s: float, values: dict[str, str]) -> Status:
-    """Describe the inference; several failures in a row are an error."""
+                     now_s: float, values: dict[str, str], held_back: int = 0,
+                     hangs_for_s: float = 0.0) -> Status:
+    """Describe the inference; several failures in a row are an error.
+
+    Args:
+        active: Whether frames are captioned.
+        captioned: Frames whose captions were published.
+        failures_in_a_row: How often the model has failed since it did not.
+        trouble: The last failure.
+        now_s: Steady time.
+        values: Figures to show.
+        held_back: Captions that a filter held back.
+        hangs_for_s: How long one batch has been in work, if that is too long; else 0.
+    """
     if not active:
         return Status('inference', Level.OK, 'idle: the node is not active', values)
+    if hangs_for_s:
+        return Status('inference', Level.ERROR, 'one batch of captions has been in work for '
+                      f'{hangs_for_s:.0f} s: the model or its device hangs, or the machine is '
+                      'busy with something else; look there, or start the node anew', values)
     if failures_in_a_row >= FAILURES_FOR_ERROR:
         return Status('inference', Level.ERROR,
                       f'{failures_in_a_row} failures in a row: {trouble.text}', values)
     if trouble.is_recent(now_s):
         return Status('inference', Level.WARN, trouble.text, values)
+    if not captioned and held_back:
+        return Status('inference', Level.WARN, f'the filter has held back all captions so far, '
+                      f'{held_back}: lower filter_threshold, or choose a model that knows what '
+                      'the camera sees', values)
     if not captioned:
         return Status('inference', Level.OK, 'waiting for the first frame', values)
     return Status('inference', Level.OK, 'captions are published', values)

@@ -86,7 +86,7 @@ class Narrator:
         self.min_gap_s = min_gap_s
         self.max_silence_s = max_silence_s
         self._settle_s = settle_s
-        self._regions: list[_Thing] = []
+        self._regions: dict[str, list[_Thing]] = {}  # by source
         self._scene: list[_Thing] = []
         self._said_s = float('-inf')
         self._described = frozenset[str]()
@@ -96,7 +96,8 @@ class Narrator:
         self.repeats = 0
         self.flickers = 0  # differences that went away before they were said
 
-    def update(self, captions: Sequence[Caption], now_s: float, *, masked: bool) -> str:
+    def update(self, captions: Sequence[Caption], now_s: float, *, masked: bool,
+               source: str = 'mask') -> str:
         """Take the captions of one frame.
 
         Args:
@@ -105,12 +106,13 @@ class Narrator:
             now_s: Time by a steady clock, seconds; never less than before.
             masked: True when the frame came with a mask: regions that it lacks are then gone.
                 Without one only the caption of the scene counts.
+            source: Who told the regions: what one does not know of is not gone for another.
 
         Returns:
             A sentence to say now, or an empty text.
         """
         sights = [caption for caption in captions if (caption.region is not None) == masked]
-        things = self._regions if masked else self._scene
+        things = self._regions.setdefault(source, []) if masked else self._scene
         self._match(things, sights, now_s)
         scene = '' if not masked else next(
             (c.text for c in captions if c.region is None and not c.held_back), '')

@@ -38,6 +38,18 @@ def _inference(**facts):
                                'trouble': _trouble(), 'now_s': NOW_S, 'values': VALUES, **facts})
 
 
+def test_a_filter_that_holds_all_back_and_a_batch_that_hangs_are_told():
+    held = _inference(captioned=0, held_back=7)
+    assert held.level is Level.WARN and 'all captions so far, 7' in held.message
+    assert _inference(held_back=7).level is Level.OK
+    hangs = _inference(hangs_for_s=61.2)
+    assert hangs.level is Level.ERROR and 'in work for 61 s' in hangs.message
+
+
+def test_what_was_lost_is_named():
+    assert '9 frame(s) of /mask were lost' in _input(lost=9, lost_of='/mask').message
+
+
 def test_levels_are_those_of_the_diagnostics_message():
     assert [(level.name, int(level)) for level in Level] == [
         ('OK', 0), ('WARN', 1), ('ERROR', 2), ('STALE', 3)]

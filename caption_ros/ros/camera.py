@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from caption_ros.errors import ImageFormatError
-from caption_ros.health import Counters, Level, Status, Trouble, input_status
+from caption_ros.health import Counters, Level, Status, Trouble, input_status, wrong_type
 from caption_ros.mailbox import Mailbox
 from caption_ros.ros.diagnostics import LOST_SHARE, RecentCounts, mask_problem, transport_hint
 from caption_ros.ros.intake import Frame, Intake
@@ -96,6 +96,7 @@ class Camera:
         self.trouble = Trouble()
         self.telling.start()
         self.intake.start(self._settings(), session)
+        self._recent.add(self._counts())
         self.subscribe()
 
     def stop(self) -> None:
@@ -148,15 +149,22 @@ class Camera:
         self._warn(self.topic(kind), f'camera {self.name}: {text}' if self.name else text)
 
     def tell(self, outcome: Outcome) -> None:
-        """Publish narration, picture and detections; on the worker's thread, without the lock."""
+        """Publish narration, picture and detections; on the worker's thread, without the lock.
+
+        Of a frame that shows nothing new, the narration alone. What is pointed at is an answer to
+        whoever points, and no news.
+        """
         if outcome.rgb is None:
             return
-        settings = self._settings()
-        self.telling.tell(
-            header_msg(outcome.frame.header), outcome.rgb, outcome.captions,
-            masked=outcome.regions is not None, now_s=time.monotonic(),
-            min_gap_s=settings.narration_min_gap_s,
-            max_silence_s=settings.narration_max_silence_s)
+        settings, marks = self._settings(), outcome.frame.marks
+        if marks.roi is None:
+            self.telling.narrate(
+                outcome.captions, masked=outcome.regions is not None, now_s=time.monotonic(),
+                source='people' if marks.people else 'mask',
+                min_gap_s=settings.narration_min_gap_s,
+                max_silence_s=settings.narration_max_silence_s)
+        if not outcome.unchanged:
+            self.telling.show(header_msg(outcome.frame.header), outcome.rgb, outcome.captions)
 
     def status(self, now_s: float, *, active: bool, sample: bool = False) -> Status:
         """Return the status of the input.
@@ -170,7 +178,7 @@ class Camera:
         return replace(status, name=f'input {self.name}') if self.name else status
 
     def _status(self, now_s: float, active: bool, sample: bool) -> Status:
-        counts = self.counters.all() | self.intake.counts()
+        counts = self._counts()
         rises = self._recent.add(counts) if sample else self._recent.risen(counts)
         settings, images, masks = self._settings(), self.images, self.masks
         lost = rises['images lost in transport'] + rises['masks lost in transport']
@@ -185,6 +193,7 @@ class Camera:
                 values[f'{name} publishers'] = str(subscription.publishers)
                 values[f'{name} reliability'] = ('reliable' if subscription.reliable
                                                  else 'best effort')
+        masks_lost = rises['masks lost in transport'] > rises['images lost in transport']
         best_effort = images is not None and images.best_effort_publishers > 0
         status = input_status(
             active=active, topic=images.topic if images is not None else '',
@@ -192,17 +201,29 @@ class Camera:
             since_image_s=None if last_s is None else now_s - last_s,
             stale_after_s=settings.stale_after_s,
             lost=lost if lost > LOST_SHARE * (lost + arrived) else 0,
+            lost_of=masks.topic if masks_lost and masks is not None else '',
             transport_hint=transport_hint(best_effort), trouble=self.trouble,
             now_s=now_s, values=values,
             other_types=() if images is None else images.other_types,
             wanted_type='' if images is None else images.type)
-        if status.level is not Level.OK or masks is None:
-            return status
-        problem = mask_problem(
-            describe=settings.options.describe, topic=masks.topic, publishers=masks.publishers,
-            mask_timeout_s=settings.mask_timeout_s, mask_slop_s=settings.mask_slop_s,
-            rises=rises)
+        problem = self._mask_problem(rises) if status.level is Level.OK else ''
         return replace(status, level=Level.WARN, message=problem) if problem else status
+
+    def _counts(self) -> dict[str, int]:
+        return self.counters.all() | self.intake.counts()
+
+    def _mask_problem(self, rises: dict[str, int]) -> str:
+        masks = self.masks
+        if masks is None or rises['pairs'] or self._marks().any_region:
+            return ''  # with a region that is told no image waits for a mask
+        for source in (masks, self._boxes):
+            if source is not None and not source.publishers and source.other_types:
+                return wrong_type(source.topic, source.other_types, source.type)
+        settings = self._settings()
+        return mask_problem(
+            describe=settings.options.describe, topic=masks.topic,
+            publishers=self._mask_publishers(), mask_timeout_s=settings.mask_timeout_s,
+            mask_slop_s=settings.mask_slop_s, rises=rises)
 
     def _follow(self, kind: Any, topic: str, callback: Callable[[Any], None],
                 what: str) -> FollowingSubscription:

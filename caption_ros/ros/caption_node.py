@@ -57,6 +57,8 @@ _WARN_PERIOD_S = 5.0
 _DESCRIBE_LOOK_UP_S = 0.1
 _DESCRIBE_PATIENCE_S = 2.0  # for a frame, when there is none or only an old one
 _EXIT_TIMEOUT_S = 8.0
+_FIRST_BATCH_S = 30.0  # may compile, or look for the fastest kernels
+_HANG, _LEAST_HANG_S = 10, 20.0  # times the usual batch, and no less
 _BAD_LOOKS = 3  # seconds that an input is bad before it is logged; a camera may start later
 _TOGETHER = 'values that do not go together'
 _TO_COUNT = ('frames captioned', 'captions published', 'captions held back', 'model failures',
@@ -143,6 +145,10 @@ class CaptionNode(LifecycleNodeMixin, Node):
             return NodeParameters.from_values(values)
         except OptionError as error:
             self._refused[_TOGETHER] = str(error)
+        try:
+            # The cameras are made once: they have to be there when the rest is mended.
+            return NodeParameters.from_values(defaults | {'cameras': values['cameras']})
+        except OptionError:
             return NodeParameters.from_values(defaults)
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
@@ -358,13 +364,13 @@ class CaptionNode(LifecycleNodeMixin, Node):
 
     def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Publish or count the outcomes of a batch; on the worker's thread."""
-        new = [outcome for outcome in outcomes
-               if self._publish(self.cameras[outcome.frame.camera], outcome)]
+        to_tell = [outcome for outcome in outcomes
+                   if self._publish(self.cameras[outcome.frame.camera], outcome)
+                   or outcome.unchanged]
         # Drawing is slow: without the lock, and after all captions have gone out.
-        for outcome in new:
-            if outcome.frame.session != self._session:
-                continue
-            self.cameras[outcome.frame.camera].tell(outcome)
+        for outcome in to_tell:
+            if outcome.frame.session == self._session:
+                self.cameras[outcome.frame.camera].tell(outcome)
 
     def _on_worker_failed(self, error: Exception) -> None:
         text = f'a result could not be handed over: {_one_line(error)}'
@@ -386,7 +392,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 self._counters.add('results dropped after deactivation')
                 return False
             last = camera.outcome
-            again = (last is not None and last.frame is outcome.frame
+            again = (last is not None and last.frame.image is outcome.frame.image
                      and not isinstance(last.error, OptionError))
             camera.outcome = outcome
             self._outcome_changed.notify_all()
@@ -456,21 +462,18 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 return False, f'no frame within {_DESCRIBE_PATIENCE_S:.0f} s: ' + '; '.join(
                     camera.status(time.monotonic(), active=True).message
                     for camera in self.cameras.values())
-            before = {name: self.cameras[name].outcome for name in wanted}
-            for name, frame in wanted.items():
-                last = before[name]
-                if last is not None and last.frame is frame:
-                    if last.options == self._options():
-                        before[name] = None  # it is the answer
-                        continue
-                    # Its captions are those of older options.
-                    self.cameras[name].intake.again(frame)
-                self._worker.hurry()
-            while not all(self._answered(name, frame, before[name])
-                          for name, frame in wanted.items()):
+            asked: dict[str, CaptionOptions] = {}
+            is_first = True
+            while not all([self._answered(self.cameras[name], frame, asked)
+                           for name, frame in wanted.items()]):
+                if is_first:
+                    self._worker.hurry()
+                is_first = False
                 self._outcome_changed.wait(_DESCRIBE_LOOK_UP_S)
                 if self._session != session:
                     return False, 'the node was deactivated meanwhile'
+                if self._hangs(time.monotonic()):
+                    return False, self._inference_status(time.monotonic()).message
             return _answer({name: outcome for name in wanted
                             if (outcome := self.cameras[name].outcome) is not None})
 
@@ -478,12 +481,30 @@ class CaptionNode(LifecycleNodeMixin, Node):
         """Return the newest frame of each camera that is not silent."""
         oldest_s = time.monotonic() - self._settings.stale_after_s
         return {name: frame for name, camera in self.cameras.items()
-                if (frame := camera.intake.newest) is not None and frame.arrived_s >= oldest_s}
+                if camera.intake.newest_s >= oldest_s
+                and (frame := camera.intake.renew()) is not None}
 
-    def _answered(self, name: str, frame: Frame, before: Outcome | None) -> bool:
-        outcome = self.cameras[name].outcome
-        return outcome is not None and outcome is not before and (
-            outcome.frame.arrived_s >= frame.arrived_s)
+    def _answered(self, camera: Camera, frame: Frame, asked: dict[str, CaptionOptions]) -> bool:
+        """Tell whether a frame, or a newer one, was captioned as is wanted now.
+
+        The newest one, if that was with older options, is captioned again.
+
+        Args:
+            camera: Whose frame it is.
+            frame: The frame.
+            asked: The options that each camera's frame was left to the worker again for.
+        """
+        outcome, options = camera.outcome, self._options()
+        if outcome is None or (outcome.frame is not frame
+                               and outcome.frame.arrived_s <= frame.arrived_s):
+            return False
+        if outcome.options == options or isinstance(outcome.error, OptionError):
+            return True
+        if asked.get(camera.name) != options and self._worker is not None:
+            asked[camera.name] = options
+            camera.intake.again(outcome.frame)
+            self._worker.hurry()
+        return False
 
     # Health
 
@@ -542,8 +563,19 @@ class CaptionNode(LifecycleNodeMixin, Node):
         values['failures in a row'] = str(self._failures_in_a_row)
         return inference_status(
             active=self._state == 'active', captioned=counts['frames captioned'],
-            failures_in_a_row=self._failures_in_a_row, trouble=self._inference_trouble,
-            now_s=now_s, values=values)
+            held_back=counts['captions held back'], failures_in_a_row=self._failures_in_a_row,
+            trouble=self._inference_trouble, now_s=now_s, values=values,
+            hangs_for_s=self._in_work_s(now_s) if self._hangs(now_s) else 0.0)
+
+    def _in_work_s(self, now_s: float) -> float:
+        """Return for how long the worker has been at one batch."""
+        since_s = None if self._worker is None else self._worker.since_s
+        return 0.0 if since_s is None else now_s - since_s
+
+    def _hangs(self, now_s: float) -> bool:
+        """Tell whether one batch takes far longer than those before."""
+        usual_s = statistics.median(self._latencies_s) if self._latencies_s else _FIRST_BATCH_S
+        return self._in_work_s(now_s) > max(_LEAST_HANG_S, _HANG * usual_s)
 
 
 def _check_options(captioner: Captioner, options: CaptionOptions) -> None:

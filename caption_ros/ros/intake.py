@@ -75,6 +75,7 @@ class Intake:
         self._last_mask_s = 0.0
         self._mask_gap_s = 0.0
         self.newest: Frame | None = None
+        self.newest_s = 0.0  # when it was handed on
         self.last_image_s: float | None = None
 
     def start(self, parameters: NodeParameters, session: int) -> None:
@@ -152,6 +153,8 @@ class Intake:
             self._counters.add('masks received')
             self._mask_gap_s = now_s - self._last_mask_s
             self._expect_masks()
+            if self._marks().any_region:
+                return  # images do not wait for it; one that did is older than what went on since
             pair = self._pairer.add_mask(stamp_to_ns(message.header.stamp), message, now_s,
                                          len(getattr(message, 'data', ())))
             self._hand_on_pair(pair)
@@ -167,6 +170,22 @@ class Intake:
         with self._lock:
             if self.newest is frame:
                 self._mailbox.put(frame, self._camera)
+
+    def renew(self) -> Frame | None:
+        """Return the newest frame; where the box that is pointed at is another since, with that.
+
+        The frame with it is left for the worker. None where there is no frame, or where nothing
+        is pointed at any more and the next one will have a mask.
+        """
+        with self._lock:
+            frame = self.newest
+            if frame is None or (marks := self._marks()).roi is frame.marks.roi:
+                return frame
+            if self._wants_mask():
+                return None
+            self.newest = replace(frame, marks=marks)
+            self._mailbox.put(self.newest, self._camera)
+            return self.newest
 
     def counts(self) -> dict[str, int]:
         """Return the pairing counters."""
@@ -213,6 +232,6 @@ class Intake:
 
     def _hand_on(self, frame: Frame) -> None:
         frame = replace(frame, marks=self._marks(), camera=self._camera)
-        self.newest = frame
+        self.newest, self.newest_s = frame, time.monotonic()
         if self._mailbox.put(frame, self._camera):
             self._counters.add('frames replaced by a newer one')

@@ -44,23 +44,32 @@ class Telling:
         """Forget what was said: a new activation begins."""
         self._narrator = Narrator()
 
-    def tell(self, header: Header, rgb: npt.NDArray[np.uint8], captions: Sequence[Caption],
-             *, masked: bool, now_s: float, min_gap_s: float, max_silence_s: float) -> None:
-        """Publish what there is to tell of one frame.
+    def narrate(self, captions: Sequence[Caption], *, masked: bool, source: str, now_s: float,
+                min_gap_s: float, max_silence_s: float) -> None:
+        """Publish a sentence when a frame brings news.
 
         Args:
-            header: Header of the image.
-            rgb: The image, shape (H, W, 3), uint8.
-            captions: All captions of the frame; those held back are not shown.
+            captions: All captions of the frame.
             masked: Whether the regions of the frame were known, also when there is none.
+            source: Who knew them; see Narrator.update.
             now_s: Steady time, seconds.
             min_gap_s: Least time between two narrations.
             max_silence_s: Time after which to narrate again; 0 never does.
         """
         self._narrator.min_gap_s, self._narrator.max_silence_s = min_gap_s, max_silence_s
-        sentence = self._narrator.update(captions, now_s, masked=masked)
+        sentence = self._narrator.update(captions, now_s, masked=masked, source=source)
         if sentence:
             self._narrations.publish(String(data=sentence))
+
+    def show(self, header: Header, rgb: npt.NDArray[np.uint8],
+             captions: Sequence[Caption]) -> None:
+        """Publish picture and detections of one frame.
+
+        Args:
+            header: Header of the image.
+            rgb: The image, shape (H, W, 3), uint8.
+            captions: All captions of the frame; those held back are not shown.
+        """
         said = [caption for caption in captions if not caption.held_back]
         # Drawing takes milliseconds, so it is done only for somebody.
         if self._pictures.get_subscription_count():

@@ -47,6 +47,9 @@ class CaptionWorker:
         settings: Returns the parameters of the node.
         deliver: Takes the outcomes of each batch, on this thread.
         failed: Takes what anything but the model raises, on this thread.
+
+    Attributes:
+        since_s: When the batch in work was begun, by a steady clock; None when there is none.
     """
 
     def __init__(self, load: Callable[[], Captioner], mailbox: Mailbox[Frame],
@@ -62,6 +65,7 @@ class CaptionWorker:
         self._failed = failed
         self._shown: dict[str, _Shown] = {}  # by camera
         self._hurry = threading.Event()
+        self.since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name='captioner', daemon=True)
         self._thread.start()
 
@@ -110,11 +114,12 @@ class CaptionWorker:
             frames = self._mailbox.take_all()
             self._hurry.clear()
             if frames:
-                started_s = time.monotonic()
+                self.since_s = started_s = time.monotonic()
                 try:
                     self._deliver(self._caption(frames, started_s, captioner, ahead))
                 except Exception as error:  # a thread that ends would leave the node mute
                     self._failed(error)
+                self.since_s = None
 
     def _caption(self, frames: Sequence[Frame], started_s: float, captioner: Captioner,
                  ahead: LookAhead) -> list[Outcome]:

@@ -135,6 +135,33 @@ def test_a_topic_of_another_type_is_told(make_bench):
         other.context.shutdown()
 
 
+@pytest.mark.parametrize('describe', ['auto', 'regions'])
+def test_a_mask_topic_of_another_type_is_told(make_bench, describe):
+    from sensor_msgs.msg import CompressedImage
+    bench = make_bench(describe=describe).start()
+    bench.advertise('image')
+    other = rclpy.create_node('other', context=_another_context())
+    try:
+        other.create_publisher(CompressedImage, '/mask', 1)
+        wait_for(lambda: bench.node.cameras[''].masks.other_types)
+        bench.send((1, 0))
+        bench.wait_for_status('input', 1, '/mask is published as sensor_msgs/msg/CompressedImage, '
+                              'wanted sensor_msgs/msg/Image; remap the topic')
+    finally:
+        other.destroy_node()
+        other.context.shutdown()
+
+
+def test_describe_takes_frames_whose_masks_took_longer_than_images_may_be_silent(make_bench):
+    bench = make_bench(describe='regions', stale_after_s=0.4, mask_timeout_s=5.0).start()
+    bench.advertise('image', 'mask')
+    bench.send((1, 0))
+    time.sleep(0.7)
+    bench.publish('mask', image_msg(halves(), (1, 0)))
+    bench.caption_of((1, 0))
+    assert bench.call('describe').success
+
+
 def _another_context():
     """Return a context: one participant has one type for a topic."""
     context = rclpy.Context()

@@ -28,6 +28,7 @@ def test_describe_says_that_everything_was_held_back(make_bench):
     wait_for(lambda: bench.value('inference', 'captions held back') == '1')
     answer = bench.call('describe')
     assert not answer.success and 'held back' in answer.message and '0.20' in answer.message
+    bench.wait_for_status('inference', 1, 'the filter has held back all captions so far, 1')
     assert not bench.captions and not bench.texts
 
 
@@ -46,3 +47,11 @@ def test_options_that_do_not_go_together_fail_configure_until_they_are_set(make_
     bench.wait_for_status('model', ERROR, 'there is no filter')
     assert bench.set(candidates=1) == (True, '')
     assert bench.change('configure')
+
+
+def test_cameras_are_there_when_options_go_together_again(make_bench):
+    bench = make_bench(candidates=4, cameras=['front', 'left'])
+    assert not bench.change('configure')
+    assert bench.set(candidates=1) == (True, '')
+    bench.start()
+    assert set(bench.node.cameras) == {'front', 'left'}

@@ -239,6 +239,37 @@ def test_describe_waits_for_the_worker_and_skips_the_rate_limit(make_bench):
     assert bench.call('describe').message == '9 9 9'
 
 
+def test_a_batch_that_hangs_is_an_error_and_describe_says_so(make_bench, monkeypatch):
+    from caption_ros.ros import caption_node
+    monkeypatch.setattr(caption_node, '_LEAST_HANG_S', 0.3)
+    monkeypatch.setattr(caption_node, '_HANG', 1)
+    bench = make_bench(describe='scene').start()
+    bench.advertise('image')
+    bench.send((1, 0))
+    bench.caption_of((1, 0))
+    bench.captioner.gate.clear()
+    bench.send((2, 0))
+    text = 'one batch of captions has been in work for'
+    bench.wait_for_status('inference', ERROR, text)
+    answer = bench.call('describe')
+    assert not answer.success and text in answer.message
+    bench.captioner.gate.set()
+    bench.caption_of((2, 0))
+    bench.wait_for_status('inference', OK, 'captions are published')
+
+
+def test_counts_of_the_last_activation_are_not_recent_in_the_next(make_bench):
+    bench = make_bench(describe='scene').start()
+    bench.node.cameras[''].counters.add('images received', 9000)
+    bench.node.cameras[''].counters.add('images lost in transport', 9000)
+    assert bench.change('deactivate') and bench.change('activate')
+    bench.advertise('image')
+    bench.send((1, 0))
+    bench.caption_of((1, 0))
+    status = bench.node.cameras[''].status(time.monotonic(), active=True, sample=True)
+    assert status.level == OK and float(status.values['image rate Hz']) < 10
+
+
 def test_describe_says_why_it_cannot(make_bench):
     bench = make_bench(describe='scene')
     answer = bench.call('describe')

@@ -68,6 +68,34 @@ def test_narration_tells_what_comes_changes_and_goes(make_bench, listen):
     wait_for(lambda: bench.value('inference', 'narrations') == '4')
 
 
+def test_what_is_pointed_at_is_no_news_and_the_rest_is_not_gone(make_bench, listen):
+    bench = make_bench(describe='regions', narration_min_gap_s=0.0).start()
+    bench.advertise('image', 'mask')
+    told = listen(bench, 'narration')
+    at = play(bench, 0.8, 1, halves())
+    wait_for(lambda: told)
+    pointer = tell(bench, 'roi', RegionOfInterest(x_offset=40, y_offset=4, width=8, height=9))
+    wait_for(lambda: bench.node.cameras['']._marks().roi)
+    at = play(bench, 1.5, at, halves())
+    bench.wait_for_status('input', OK, 'images arrive')  # no image waits for a mask meanwhile
+    assert bench.value('input', 'masks without image') == '0'
+    pointer.publish(RegionOfInterest())
+    wait_for(lambda: bench.node.cameras['']._marks().roi is None)
+    at = play(bench, 1.0, at, halves())
+    bench.caption_of((at - 1, 0))
+    assert len(told) == 1
+
+
+def test_what_shows_nothing_new_is_narrated_as_soon_as_it_has_settled(make_bench, listen):
+    bench = make_bench(describe='scene', skip_static=True, skip_static_max_silence_s=60.0,
+                       narration_min_gap_s=0.0).start()
+    bench.advertise('image')
+    told = listen(bench, 'narration')
+    play(bench, 1.5, 1, None)
+    wait_for(lambda: told)
+    assert len(told) == 1 and len(bench.captioner.calls) == 1
+
+
 def test_silence_is_ended_by_a_repetition(make_bench, listen):
     bench = make_bench(describe='scene', narration_min_gap_s=0.0,
                        narration_max_silence_s=0.5).start()
@@ -104,6 +132,41 @@ def test_a_box_that_is_pointed_at_is_described_until_it_ends(make_bench):
     wait_for(lambda: bench.node.cameras['']._marks().roi is None)
     bench.send((2, 0), halves())
     assert len(bench.caption_of((2, 0))['captions']) == 2
+
+
+def test_describe_answers_with_the_newest_box(make_bench):
+    bench = make_bench().start()
+    bench.advertise('image')
+    bench.send((1, 0))
+    bench.caption_of((1, 0))
+    pointer = tell(bench, 'roi', RegionOfInterest(x_offset=40, y_offset=4, width=8, height=9))
+    wait_for(lambda: bench.node.cameras['']._marks().roi)
+    assert bench.call('describe').message == text_of(RIGHT)  # of the same frame
+    pointer.publish(RegionOfInterest(x_offset=4, y_offset=4, width=8, height=9))
+    wait_for(lambda: bench.node.cameras['']._marks().roi.x_offset == 4)
+    assert bench.call('describe').message == text_of(LEFT)
+    pointer.publish(RegionOfInterest())
+    wait_for(lambda: bench.node.cameras['']._marks().roi is None)
+    assert bench.call('describe').message not in (text_of(LEFT), text_of(RIGHT))
+    assert len(bench.captions) == 1  # the frame was published once
+
+
+def test_describe_asks_again_when_the_frame_in_work_has_an_older_question(make_bench):
+    bench = make_bench(describe='scene').start()
+    bench.advertise('image')
+    bench.captioner.gate.clear()
+    bench.send((1, 0))
+    wait_for(lambda: bench.captioner.calls)
+    tell(bench, 'prompt', String(data='what is this?'))
+    wait_for(lambda: bench.node._prompt)
+    answers = []
+    asker = threading.Thread(target=lambda: answers.append(bench.node._describe()))
+    asker.start()
+    time.sleep(0.3)
+    bench.captioner.gate.set()
+    asker.join(TIMEOUT_S)
+    assert answers and answers[0][0]
+    assert [options.prompt for _, options in bench.captioner.calls] == ['', 'what is this?']
 
 
 def test_a_box_outside_the_image_is_a_bad_frame_and_said(make_bench):

@@ -31,8 +31,9 @@ def node(ros):
 
 
 def tell(made, captions, now_s, masked=True, gap_s=0.0):
-    made.tell(HEADER, RGB, captions, masked=masked, now_s=now_s, min_gap_s=gap_s,
+    made.narrate(captions, masked=masked, source='mask', now_s=now_s, min_gap_s=gap_s,
                  max_silence_s=0.0)
+    made.show(HEADER, RGB, captions)
 
 
 def test_narration_is_told_once_and_counted(node):
