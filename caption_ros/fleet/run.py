@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from caption_ros.bags.files import one_line
 from caption_ros.bags.job import BagOptions
 from caption_ros.captioner import Captioner
 from caption_ros.errors import OptionError, OutputError
@@ -22,6 +23,7 @@ from caption_ros.fleet.storage import Source, find_sources, open_place
 from caption_ros.fleet.work import RUN, Outcome, Task, is_of_run
 
 FAILED = 'failed.jsonl'
+_STALE = f'.{INDEX}.stale'  # there from before the first task until the index has all
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
 
@@ -107,7 +109,7 @@ def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
         RecordingError: If there is no recording.
         OptionError: If results of other settings are there, or workers cannot be had.
         CheckpointError: If the model cannot be loaded.
-        OutputError: If the index cannot be written.
+        OutputError: If the output folder or the index cannot be written.
     """
     sources = find_sources(place, out)
     run = uuid.uuid4().hex if fleet.force else ''
@@ -118,11 +120,12 @@ def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
     summary = FleetSummary(len(sources), len(sources) - len(left))
     if left:
         from caption_ros.fleet.workers import run_tasks
+        _mark_stale(system, root)
         with bar('recordings', len(left)) as progress:
             run_tasks(left, load, fleet, summary, say, progress)
     try:
         _write_failed(system, root, summary, sources)
-        if summary.done or f'{root}/{INDEX}' not in there:
+        if left or f'{root}/{_STALE}' in there or f'{root}/{INDEX}' not in there:
             there = _files_below(system, root)
             _write_index(system, root, there)
         summary.index = f'{root}/{INDEX}'
@@ -190,6 +193,16 @@ def _write_failed(system: Any, root: str, summary: FleetSummary, sources: list[S
     system.pipe_file(path, ('\n'.join(lines) + '\n').encode())
 
 
+def _mark_stale(system: Any, root: str) -> None:
+    """Tell the next run that the index lacks something, should this one not come to its end."""
+    try:
+        system.makedirs(root, exist_ok=True)
+        system.pipe_file(f'{root}/{_STALE}', b'')
+    except OSError as error:
+        raise OutputError(f'{root} cannot be written: {one_line(error)}; make room there or '
+                          'choose another --out') from error
+
+
 def _write_index(system: Any, root: str, there: set[str]) -> None:
     parts = sorted(path for path in there
                    if posixpath.basename(path) == PART and posixpath.dirname(path) != root)
@@ -206,3 +219,5 @@ def _write_index(system: Any, root: str, there: set[str]) -> None:
         unfinished = f'{root}/.{INDEX}.unfinished'
         system.put_file(str(made), unfinished)
         system.mv(unfinished, f'{root}/{INDEX}')
+    if system.exists(f'{root}/{_STALE}'):
+        system.rm_file(f'{root}/{_STALE}')

@@ -11,7 +11,7 @@ import pytest
 
 from caption_ros.bags.frames import Sampling
 from caption_ros.bags.job import BagOptions
-from caption_ros.errors import OptionError
+from caption_ros.errors import OptionError, OutputError
 from caption_ros.fleet import run
 from caption_ros.fleet.index import SCHEMA, merge_parts
 from caption_ros.fleet.run import FleetOptions, caption_fleet
@@ -99,6 +99,46 @@ def test_new_and_changed_recordings_are_done_and_the_index_has_all(fleet, tmp_pa
     assert sorted(work) == ['new', 'plain'] and not summary.failed
     bags_of_rows = pq.read_table(summary.index)['bag'].to_pylist()
     assert [bags_of_rows.count(str(fleet / name)) for name in ('new', 'plain')] == [1, 2]
+
+
+def test_what_a_run_finished_before_its_end_came_is_in_the_next_index(fleet, tmp_path, bags,
+                                                                     pixels, work, monkeypatch):
+    out = tmp_path / 'out'
+    caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS)
+    bags.write(fleet / 'new', bags.camera(1))
+
+    def ended(tasks, load, *others):
+        assert [task.source.name for task in tasks] == ['new']
+        assert not caption_source(tasks[0], load).error
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr('caption_ros.fleet.workers.run_tasks', ended)
+        with pytest.raises(KeyboardInterrupt):
+            caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS)
+    work.clear()
+    summary = caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS)
+    assert (summary.finished_before, work) == (3, [])
+    assert pq.read_table(summary.index)['bag'].to_pylist().count(str(fleet / 'new')) == 1
+    assert not [path for path in out.iterdir() if path.name.startswith('.')]
+
+
+def test_captions_that_a_failed_run_removed_leave_the_index(fleet, tmp_path, bags, pixels, work):
+    out = str(tmp_path / 'out')
+    caption_fleet(str(fleet), out, lambda: pixels, OPTIONS)
+
+    def gone():
+        raise ConnectionResetError('the store went away')
+    summary = caption_fleet(str(fleet), out, gone, OPTIONS, FleetOptions(force=True))
+    assert len(summary.failed) == 2
+    assert summary.indexed == pq.read_table(summary.index).num_rows == 0
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_the_work(fleet, tmp_path, pixels,
+                                                                        work):
+    (tmp_path / 'out').write_text('a file')
+    with pytest.raises(OutputError, match='out cannot be written: .* choose another --out'):
+        caption_fleet(str(fleet), str(tmp_path / 'out/deep'), lambda: pixels, OPTIONS)
+    assert not work
 
 
 def test_other_settings_are_refused_until_forced(fleet, tmp_path, pixels, work):
