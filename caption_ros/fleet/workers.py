@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _MOST_DEATHS_LOADING = 3  # in a row: then there is no room for the model
 _CONNECT_S = 5.0
 _STORE_BYTES = 80 << 20  # Ray's least; only settings and counts go through it
+# What a call ends with when its worker is gone; a worker killed for memory is no RayActorError.
+_DEATHS = ('RayActorError', 'OutOfMemoryError', 'NodeDiedError', 'WorkerCrashedError')
 
 
 class CaptionWorker:
@@ -81,6 +83,8 @@ class _Dispatch:
                  progress: Callable[..., None]) -> None:
         import ray
         self._ray = ray
+        self._deaths = tuple(getattr(ray.exceptions, name) for name in _DEATHS
+                             if hasattr(ray.exceptions, name))  # older ones of Ray lack some
         self._left = deque((task, 0) for task in tasks)
         self._load = load
         self._fleet = fleet
@@ -120,7 +124,7 @@ class _Dispatch:
         slot, task, attempt = self._running.pop(ended)
         try:
             outcome = self._ray.get(ended)
-        except self._ray.exceptions.RayActorError as error:
+        except self._deaths as error:
             self._bury(slot, task, attempt, error)
             return
         except self._ray.exceptions.RayTaskError as error:
