@@ -19,7 +19,7 @@ from caption_ros.bags.job import BagOptions
 from caption_ros.captioner import Captioner
 from caption_ros.errors import OptionError, OutputError
 from caption_ros.fleet.index import INDEX, PART, merge_parts
-from caption_ros.fleet.storage import Source, find_sources, open_place
+from caption_ros.fleet.storage import Source, find_sources, list_files, open_place
 from caption_ros.fleet.work import RUN, Outcome, Task, is_of_run
 
 FAILED = 'failed.jsonl'
@@ -115,7 +115,7 @@ def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
     run = uuid.uuid4().hex if fleet.force else ''
     tasks = [Task(source, _absolute(out), options, run) for source in sources]
     system, root = open_place(out)
-    there = _files_below(system, root)
+    there = list_files(system, root)
     left = [task for task in tasks if not _is_finished(task, system, root, there)]
     summary = FleetSummary(len(sources), len(sources) - len(left))
     if left:
@@ -126,7 +126,7 @@ def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
     try:
         _write_failed(system, root, summary, sources)
         if left or f'{root}/{_STALE}' in there or f'{root}/{INDEX}' not in there:
-            there = _files_below(system, root)
+            there = list_files(system, root)
             _write_index(system, root, there)
         summary.index = f'{root}/{INDEX}'
         import pyarrow.parquet as pq
@@ -144,14 +144,7 @@ def _absolute(out: str) -> str:
     return root if type(system).__name__ == 'LocalFileSystem' else out
 
 
-def _files_below(system: Any, root: str) -> set[str]:
-    try:
-        return set(system.find(root))
-    except FileNotFoundError:
-        return set()
-
-
-def _is_finished(task: Task, system: Any, root: str, there: set[str]) -> bool:
+def _is_finished(task: Task, system: Any, root: str, there: dict[str, int]) -> bool:
     """Tell whether a recording is finished.
 
     Raises:
@@ -203,7 +196,7 @@ def _mark_stale(system: Any, root: str) -> None:
                           'choose another --out') from error
 
 
-def _write_index(system: Any, root: str, there: set[str]) -> None:
+def _write_index(system: Any, root: str, there: dict[str, int]) -> None:
     parts = sorted(path for path in there
                    if posixpath.basename(path) == PART and posixpath.dirname(path) != root)
 

@@ -8,6 +8,8 @@ import os
 import posixpath
 import re
 import shutil
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,10 @@ def local_path(url: str) -> Path | None:
 def shown(url: str) -> str:
     """Return a URL without the password that may be in it."""
     return _SECRET.sub('//', url)
+
+
+class _UnreadableError(OptionError):
+    """A folder is there and cannot be looked into."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,8 @@ def _of_line(line: str, out: str) -> list[Source]:
     try:
         _, path = open_place(line)
         found = _below(line, out, names_from='')
+    except _UnreadableError:
+        raise  # it is there: the recordings in it would be missing
     except OptionError:
         found = []
     return found or [Source(line, ((path, 0),), _name(path.split('://')[-1]), shown(line))]
@@ -179,12 +187,11 @@ def _below(place: str, out: str, names_from: str) -> list[Source]:
     out_system, out_path = open_place(out)
     skip = out_path.rstrip('/') + '/' if type(out_system) is type(system) else None
     try:
-        sizes = {name: int(info['size'] or 0)
-                 for name, info in system.find(path, detail=True).items()
+        sizes = {name: size for name, size in list_files(system, path, skip).items()
                  if skip is None or not f'/{name.lstrip("/")}'.startswith(
                      f'/{skip.lstrip("/")}')}
-    except FileNotFoundError:
-        sizes = {}
+    except _UnreadableError:
+        raise
     except Exception as error:  # noqa: BLE001 - as above
         raise OptionError(f'{shown(place)} cannot be listed: {one_line(error)}') from error
     folders = {posixpath.dirname(name) for name in sizes if posixpath.basename(name) == _METADATA}
@@ -201,6 +208,70 @@ def _below(place: str, out: str, names_from: str) -> list[Source]:
     return [Source(place, tuple(files), _name(os.path.relpath(f'/{one.strip("/")}',
                                                              f'/{base.strip("/")}')),
                    _label(system, place, one)) for one, files in found.items()]
+
+
+def list_files(system: Any, path: str, skip: str | None = None) -> dict[str, int]:
+    """Return the size in bytes of each file below a folder, or of the file that it is.
+
+    fsspec passes over local folders that are links or that cannot be read; here links are
+    followed.
+
+    Args:
+        system: File system.
+        path: Path in it; without anything there, there are no files.
+        skip: Local folder to stay out of.
+
+    Raises:
+        OptionError: If a local folder cannot be read.
+    """
+    from fsspec.implementations.local import LocalFileSystem
+    if isinstance(system, LocalFileSystem):
+        paths = [path] if os.path.isfile(path) else (
+            os.path.join(folder, name) for folder, names in _folders(path, skip) for name in names)
+        return {name: _size(name) for name in paths}
+    try:
+        return {name: int(info['size'] or 0)
+                for name, info in system.find(path, detail=True).items()}
+    except FileNotFoundError:
+        return {}
+
+
+def _folders(root: str, skip: str | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield local folders and the names of their files, each folder once, whatever leads to it.
+
+    Links come last, so that what lies below the root goes by its own path.
+    """
+    seen: set[str] = set()
+    outside = None if skip is None else os.path.realpath(skip).rstrip('/') + '/'
+    waiting = deque([root])
+    while waiting:
+        for folder, folders, names in os.walk(waiting.popleft(), onerror=_refuse):
+            real = os.path.realpath(folder)
+            if real in seen or (outside is not None and f'{real}/'.startswith(outside)):
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()  # the same link is taken the next time
+            paths = [os.path.join(folder, name) for name in folders]
+            waiting.extend(path for path in paths if os.path.islink(path))
+            yield folder, names
+
+
+def _refuse(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return  # nothing is there, or no longer
+    if posixpath.basename(error.filename) == 'lost+found':
+        return  # a disk's own, closed to all but root
+    raise _UnreadableError(f'{error.filename} cannot be read: {error.strerror}; make it readable '
+                           'or name the recordings elsewhere in a text file')
+
+
+def _size(path: str) -> int:
+    """Return the size of a file; one that is missing stays, to fail and be reported."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _is_recording_file(name: str) -> bool:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings found and fetched, on disk and elsewhere."""
 
+import errno
+import os
 import shutil
 import zipfile
 from collections import namedtuple
@@ -59,6 +61,63 @@ def test_a_list_names_recordings_and_folders(fleet, tmp_path):
     assert sorted(_names(sources)) == [f'{below}/a/drive', f'{below}/b/one.mcap', f'{below}/none']
     with pytest.raises(RecordingError, match='in/none does not exist'):
         Recording(sources[-1].fetch(tmp_path))
+
+
+def test_links_to_folders_are_followed_and_loops_end(fleet, tmp_path, bags):
+    bags.write(tmp_path / 'disk/far', bags.camera(2))
+    (fleet / 'a/linked').symlink_to(tmp_path / 'disk')
+    (fleet / 'a/again').symlink_to(fleet / 'a/drive')  # goes by its own path
+    (fleet / 'b/up').symlink_to(fleet)
+    (fleet / 'b/self').symlink_to(fleet / 'b/self')
+    (fleet / 'b/away').symlink_to(tmp_path)  # where OUT lies
+    bags.write(tmp_path / 'out/a/drive/captioned', bags.camera(1))
+    bags.write(tmp_path / 'beside', bags.camera(1))
+    sources = find_sources(str(fleet), str(tmp_path / 'out'))
+    assert sorted(_names(sources)) == ['a/drive', 'a/linked/far', 'b/away/beside',
+                                       'b/away/single', 'b/one.mcap']
+    (far,) = [source for source in sources if source.name == 'a/linked/far']
+    assert far.fetch(tmp_path) == fleet / 'a/linked/far'
+    assert bags.read(far.fetch(tmp_path)) == bags.read(tmp_path / 'disk/far')
+
+
+def test_a_link_is_a_place_too(fleet, tmp_path, bags):
+    (tmp_path / 'link').symlink_to(fleet)
+    bags.write(fleet / 'out/a/drive/captioned', bags.camera(1))
+    for out in (fleet / 'out', tmp_path / 'link/out'):
+        sources = find_sources(str(tmp_path / 'link'), str(out))
+        assert _names(sources) == ['a/drive', 'b/one.mcap']
+
+
+@pytest.fixture
+def close(monkeypatch):
+    """Return a function that makes a folder unreadable, for root too, whom no mode stops."""
+    scandir, closed = os.scandir, set()
+
+    def refusing(path='.'):
+        if os.fspath(path) in closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return scandir(path)
+
+    def close(folder):
+        folder.chmod(0)
+        if os.geteuid() == 0:
+            closed.add(str(folder))
+            monkeypatch.setattr(os, 'scandir', refusing)
+    return close
+
+
+@pytest.mark.parametrize('place', ['in', 'list.txt'])
+def test_a_folder_that_cannot_be_read_is_bad_input(fleet, tmp_path, close, place):
+    (tmp_path / 'list.txt').write_text('in\n')
+    close(fleet / 'a')
+    with pytest.raises(OptionError, match='^[^ ]*in/a cannot be read: Permission denied; make '):
+        find_sources(str(tmp_path / place), str(tmp_path / 'out'))
+
+
+def test_what_a_disk_keeps_for_itself_is_passed_over(fleet, tmp_path, close):
+    (fleet / 'lost+found').mkdir()
+    close(fleet / 'lost+found')
+    assert len(find_sources(str(fleet), str(tmp_path / 'out'))) == 2
 
 
 def test_recordings_in_an_archive_and_in_memory_come_as_copies(fleet, tmp_path, copy_to_memory,

@@ -141,6 +141,17 @@ def test_an_output_folder_that_cannot_be_written_is_told_before_the_work(fleet, 
     assert not work
 
 
+def test_results_that_were_moved_and_linked_are_in_the_index(fleet, tmp_path, pixels, work):
+    out = tmp_path / 'out'
+    before = caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS).indexed
+    (out / 'plain').rename(tmp_path / 'plain')
+    (out / 'plain').symlink_to(tmp_path / 'plain')
+    (out / 'index.parquet').unlink()
+    work.clear()
+    assert caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS).indexed == before
+    assert not work
+
+
 def test_other_settings_are_refused_until_forced(fleet, tmp_path, pixels, work):
     out = str(tmp_path / 'out')
     caption_fleet(str(fleet), out, lambda: pixels, OPTIONS)
