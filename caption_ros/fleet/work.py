@@ -111,7 +111,7 @@ def _caption(task: Task, load: Callable[[], Captioner], scratch: Path) -> Outcom
         return Outcome(error=_why_nothing(summary))
     captions = write_part(results / 'captions.jsonl', task.source.label, results / PART)
     if not is_local:
-        _upload(results, system, target)
+        _upload(results, system, target, _places(results, recording))
     with (results / 'captions.jsonl').open('rb') as lines:
         frames = sum(1 for _ in lines)
     return Outcome(captions, frames, 0 if summary is None else summary.skipped_count)
@@ -120,7 +120,7 @@ def _caption(task: Task, load: Callable[[], Captioner], scratch: Path) -> Outcom
 def _prepare(task: Task, results: Path, recording: Path) -> bool:
     """Make the folder; True when what is in it is of this run and may be gone on with."""
     mark = results / RUN
-    places = [Places(recording, results / name) for name in _OUTS]
+    places = _places(results, recording)
     try:
         results.mkdir(parents=True, exist_ok=True)
         if mark.is_file() and is_of_run(json.loads(mark.read_text()), task):
@@ -135,6 +135,10 @@ def _prepare(task: Task, results: Path, recording: Path) -> bool:
     except OSError as error:
         raise OutputError(f'{results} cannot be written: {one_line(error)}') from error
     return False
+
+
+def _places(results: Path, recording: Path) -> list[Places]:
+    return [Places(recording, results / name) for name in _OUTS]
 
 
 def is_of_run(found: dict[str, Any], task: Task) -> bool:
@@ -158,12 +162,28 @@ def _why_nothing(summary: Summary) -> str:
     return f'nothing was captioned: {reasons or "no frame was chosen"}{first}'
 
 
-def _upload(results: Path, system: Any, target: str) -> None:
-    """Copy results to where they belong, the part of the index last."""
+def _upload(results: Path, system: Any, target: str, places: list[Places]) -> None:
+    """Copy results to where they belong; the part of the index is the first to go there.
+
+    Without it a recording is not finished, so one whose upload breaks is done again. It comes
+    last, after the run.json that tells whose it is.
+    """
     system.makedirs(target, exist_ok=True)
-    for path in sorted(results.iterdir(), key=lambda path: (path.name == PART, path.name)):
-        there = f'{target}/{path.name}'
+    system.invalidate_cache(target)
+    _remove(system, f'{target}/{PART}')
+    if system.exists(f'{target}/{RUN}'):  # of another run, so what it left is ours
+        for name in {path.name for one in places for path in one.results() if not path.exists()}:
+            _remove(system, f'{target}/{name}')
+    last, unfinished = {RUN: 1, PART: 2}, f'{target}/.{PART}.unfinished'
+    for path in sorted(results.iterdir(), key=lambda path: (last.get(path.name, 0), path.name)):
+        there = unfinished if path.name == PART else f'{target}/{path.name}'
         system.put_file(str(path), there)
         size = int(system.info(there)['size'])
         if size != path.stat().st_size:
             raise OutputError(f'{there} has {size} bytes after writing {path.stat().st_size}')
+    system.mv(unfinished, f'{target}/{PART}')
+
+
+def _remove(system: Any, path: str) -> None:
+    if system.exists(path):
+        system.rm_file(path)

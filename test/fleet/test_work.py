@@ -221,6 +221,52 @@ def test_recordings_and_results_may_lie_elsewhere(fleet, tmp_path, pixels, work,
                          OPTIONS).finished_before == 2 and not work
 
 
+@pytest.mark.parametrize('is_torn', [False, True], ids=['refused', 'torn'])
+def test_a_recording_whose_upload_broke_at_its_end_is_done_again(
+        fleet, tmp_path, bags, pixels, work, memory, copy_to_memory, monkeypatch, is_torn):
+    copy_to_memory(fleet)
+    caption_fleet('memory://robots', 'memory://results', lambda: pixels, OPTIONS)
+    bags.write(tmp_path / 'changed/plain', bags.camera(2), 'mcap')
+    copy_to_memory(tmp_path / 'changed')
+    put_file = type(memory).put_file
+
+    def broken(self, path, there, **options):
+        if 'captions.parquet' not in there:
+            return put_file(self, path, there, **options)
+        if is_torn:
+            self.pipe_file(there, b'PAR1')
+        raise ConnectionResetError('the store went away')
+    with monkeypatch.context() as patch:
+        patch.setattr(type(memory), 'put_file', broken)
+        for _ in range(2):
+            summary = caption_fleet('memory://robots', 'memory://results', lambda: pixels,
+                                    OPTIONS)
+            assert list(summary.failed) == ['memory:///robots/plain']
+            assert not _in_memory(memory, 'memory:///robots/plain')
+    work.clear()
+    assert not caption_fleet('memory://robots', 'memory://results', lambda: pixels,
+                             OPTIONS).failed
+    assert work == ['plain'] and _in_memory(memory, 'memory:///robots/plain') == 2
+    assert not [path for path in memory.find('/results') if 'unfinished' in path]
+
+
+def _in_memory(memory, bag):
+    table = pq.read_table(io.BytesIO(memory.cat_file('/results/index.parquet')))
+    return table['bag'].to_pylist().count(bag)
+
+
+def test_an_upload_leaves_nothing_of_a_run_before_it(fleet, pixels, work, memory,
+                                                     copy_to_memory):
+    copy_to_memory(fleet)
+    caption_fleet('memory://robots', 'memory://results', lambda: pixels, OPTIONS)
+    memory.pipe_file('/results/plain/notes.txt', b'mine')
+    caption_fleet('memory://robots', 'memory://results', lambda: pixels, BagOptions(report=False),
+                  FleetOptions(force=True))
+    assert {path.rpartition('/')[2] for path in memory.find('/results/plain')} == {
+        'captions.jsonl', 'captioned.mcap', 'captions.parquet', 'captions.srt', 'captions.vtt',
+        'run.json', 'notes.txt'}
+
+
 def test_what_fails_is_told_and_whether_trying_again_may_help(fleet, tmp_path, bags, work):
     (fleet / 'broken.mcap').write_bytes(b'junk')
     bags.write(fleet / 'talk', [('/said', 1, bags.text('hello'))])
