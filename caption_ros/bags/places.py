@@ -111,7 +111,7 @@ class Places:
         made = [self.work / path.name for path in self.results()[:-1]] + [recording]
         for path in made:
             if path.exists():
-                _sync(path, *(path.iterdir() if path.is_dir() else ()))
+                sync(path, *(path.iterdir() if path.is_dir() else ()))
         for path, place in zip(made, self.results()):
             if place.is_dir() and not place.is_symlink():
                 # A full folder cannot be replaced in one step: the old one steps aside.
@@ -120,11 +120,12 @@ class Places:
                 path.replace(place)
             else:
                 place.unlink(missing_ok=True)  # of a run before
-        _sync(self.out.parent)
+        sync(self.out.parent)
         self.clean()
 
 
-def _sync(*paths: Path) -> None:
+def sync(*paths: Path) -> None:
+    """Wait until files or folders are on the disk, where a power cut leaves them."""
     for one in paths:
         descriptor = os.open(one, os.O_RDONLY)
         try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caption_ros.bags.files import one_line
+from caption_ros.bags.places import sync
 from caption_ros.errors import RecordingError
 
 INDEX, PART = 'index.parquet', 'captions.parquet'
@@ -60,6 +61,7 @@ def write_part(jsonl: Path, bag: str, path: Path) -> int:
                 if len(rows) >= _ROWS:
                     count += _flush(writer, rows)
         count += _flush(writer, rows)
+    sync(unfinished)
     unfinished.replace(path)
     return count
 

@@ -14,13 +14,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+
 from caption_ros.bags.files import one_line
 from caption_ros.bags.job import BagOptions
+from caption_ros.bags.places import sync
 from caption_ros.captioner import Captioner
-from caption_ros.errors import OptionError, OutputError
-from caption_ros.fleet.index import INDEX, PART, merge_parts
+from caption_ros.errors import OptionError, OutputError, RecordingError
+from caption_ros.fleet.index import INDEX, PART, merge_parts, open_index
 from caption_ros.fleet.storage import Source, find_sources, list_files, open_place
-from caption_ros.fleet.work import RUN, Outcome, Task, is_of_run
+from caption_ros.fleet.work import RUN, Outcome, Task, is_of_run, read_mark
 
 FAILED = 'failed.jsonl'
 _STALE = f'.{INDEX}.stale'  # there from before the first task until the index has all
@@ -117,7 +120,8 @@ def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
     system, root = open_place(out)
     there = list_files(system, root)
     left = [task for task in tasks if not _is_finished(task, system, root, there)]
-    summary = FleetSummary(len(sources), len(sources) - len(left))
+    summary = FleetSummary(len(sources), len(sources) - len(left), index=f'{root}/{INDEX}')
+    is_stale = bool(left) or f'{root}/{_STALE}' in there
     if left:
         from caption_ros.fleet.workers import run_tasks
         _mark_stale(system, root)
@@ -125,13 +129,8 @@ def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
             run_tasks(left, load, fleet, summary, say, progress)
     try:
         _write_failed(system, root, summary, sources)
-        if left or f'{root}/{_STALE}' in there or f'{root}/{INDEX}' not in there:
-            there = list_files(system, root)
-            _write_index(system, root, there)
-        summary.index = f'{root}/{INDEX}'
-        import pyarrow.parquet as pq
-        with system.open(summary.index, 'rb') as file:
-            summary.indexed = pq.read_metadata(file).num_rows
+        indexed = None if is_stale else _captions_in(out)
+        summary.indexed = _write_index(system, root) if indexed is None else indexed
     except OSError as error:
         raise OutputError(f'{root}/{INDEX} could not be written: {error}; run the same again, '
                           'finished recordings are kept') from error
@@ -153,7 +152,9 @@ def _is_finished(task: Task, system: Any, root: str, there: dict[str, int]) -> b
     folder = f'{root}/{task.source.name}'
     if task.run or f'{folder}/{RUN}' not in there:
         return False
-    found = json.loads(system.cat_file(f'{folder}/{RUN}'))
+    found = read_mark(system.cat_file(f'{folder}/{RUN}'))
+    if not found:
+        return False
     wanted = task.mark
     if found.get('settings') != wanted['settings']:
         old, new = _flat(found.get('settings') or {}), _flat(wanted['settings'])
@@ -161,8 +162,8 @@ def _is_finished(task: Task, system: Any, root: str, there: dict[str, int]) -> b
         raise OptionError(f'{folder} is of a run with {name} {old.get(name)!r}, got '
                           f'{new.get(name)!r}; give the same again, choose another --out or '
                           'start over with --force')
-    # A recording that has changed since is captioned again.
-    return is_of_run(found, task) and f'{folder}/{PART}' in there
+    # A recording that has changed since is captioned again, and one whose part has no bytes.
+    return is_of_run(found, task) and there.get(f'{folder}/{PART}', 0) > 0
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -196,21 +197,46 @@ def _mark_stale(system: Any, root: str) -> None:
                           'choose another --out') from error
 
 
-def _write_index(system: Any, root: str, there: dict[str, int]) -> None:
-    parts = sorted(path for path in there
-                   if posixpath.basename(path) == PART and posixpath.dirname(path) != root)
+def _captions_in(out: str) -> int | None:
+    """Return how many captions the index holds; None when there is none that can be read."""
+    try:
+        with open_index(out) as index:
+            return int(index.metadata.num_rows)
+    except (RecordingError, OSError):
+        return None
 
-    def opened() -> Any:
-        for path in parts:
-            with system.open(path, 'rb') as file:
-                yield file
+
+def _write_index(system: Any, root: str) -> int:
+    """Write the index and return how many captions it holds."""
+    parts = sorted(path for path in list_files(system, root)
+                   if posixpath.basename(path) == PART and posixpath.dirname(path) != root)
     with TemporaryDirectory(prefix='caption_ros_') as folder:
         made = Path(folder) / INDEX
-        with made.open('wb') as file:
-            merge_parts(opened(), file)
+        count = _merge(system, parts, made)
         system.makedirs(root, exist_ok=True)
         unfinished = f'{root}/.{INDEX}.unfinished'
         system.put_file(str(made), unfinished)
-        system.mv(unfinished, f'{root}/{INDEX}')
+    if type(system).__name__ == 'LocalFileSystem':
+        sync(Path(unfinished))
+    system.mv(unfinished, f'{root}/{INDEX}')
     if system.exists(f'{root}/{_STALE}'):
         system.rm_file(f'{root}/{_STALE}')
+    return count
+
+
+def _merge(system: Any, parts: list[str], made: Path) -> int:
+    path = ''
+
+    def opened() -> Any:
+        nonlocal path
+        for path in parts:
+            with system.open(path, 'rb') as file:
+                yield file
+    try:
+        with made.open('wb') as file:
+            return merge_parts(opened(), file)
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, 'errno', None):  # of a disk or network, not of what the file holds
+            raise
+        raise OutputError(f'{path} cannot be read: {one_line(error)}; if it is damaged, remove it '
+                          'and run the same again') from error

@@ -19,7 +19,7 @@ from typing import Any
 
 from caption_ros.bags.files import one_line
 from caption_ros.bags.job import BagOptions, Summary, caption_bag
-from caption_ros.bags.places import Places
+from caption_ros.bags.places import Places, sync
 from caption_ros.captioner import Captioner
 from caption_ros.errors import (
     CaptionRosError,
@@ -123,7 +123,7 @@ def _prepare(task: Task, results: Path, recording: Path) -> bool:
     places = _places(results, recording)
     try:
         results.mkdir(parents=True, exist_ok=True)
-        if mark.is_file() and is_of_run(json.loads(mark.read_text()), task):
+        if mark.is_file() and is_of_run(read_mark(mark.read_bytes()), task):
             return True
         if mark.is_file() or task.run:
             _clear(results, places)
@@ -131,6 +131,7 @@ def _prepare(task: Task, results: Path, recording: Path) -> bool:
             one.check_free()
         unfinished = mark.with_name(f'.{RUN}.unfinished')
         unfinished.write_text(json.dumps(task.mark))
+        sync(unfinished)
         unfinished.replace(mark)
     except OSError as error:
         raise OutputError(f'{results} cannot be written: {one_line(error)}') from error
@@ -139,6 +140,15 @@ def _prepare(task: Task, results: Path, recording: Path) -> bool:
 
 def _places(results: Path, recording: Path) -> list[Places]:
     return [Places(recording, results / name) for name in _OUTS]
+
+
+def read_mark(text: bytes) -> dict[str, Any]:
+    """Return what a run.json holds; nothing when it is torn, as a power cut may leave it."""
+    try:
+        found = json.loads(text)
+    except ValueError:  # bytes that are no text, too
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_of_run(found: dict[str, Any], task: Task) -> bool:
@@ -163,10 +173,10 @@ def _why_nothing(summary: Summary) -> str:
 
 
 def _upload(results: Path, system: Any, target: str, places: list[Places]) -> None:
-    """Copy results to where they belong; the part of the index is the first to go there.
+    """Copy results to where they belong.
 
-    Without it a recording is not finished, so one whose upload breaks is done again. It comes
-    last, after the run.json that tells whose it is.
+    Without its part of the index a recording is not finished, so an older part is removed first
+    and the new one comes last: what breaks in between is done again.
     """
     system.makedirs(target, exist_ok=True)
     system.invalidate_cache(target)

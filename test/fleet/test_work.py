@@ -4,6 +4,7 @@
 
 import io
 import json
+import os
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -204,6 +205,64 @@ def test_results_of_others_are_neither_taken_nor_overwritten(fleet, tmp_path, pi
     assert (tmp_path / 'out/plain/captions.jsonl').read_text() == 'mine'
     forced = _task(fleet, str(tmp_path / 'out'), 'plain', token='forced')
     assert caption_source(forced, lambda: pixels).captions == 3
+
+
+@pytest.mark.parametrize('force', [False, True])
+@pytest.mark.parametrize(('name', 'content'), [
+    ('plain/captions.parquet', b''), ('plain/run.json', b''), ('plain/run.json', bytes(64)),
+    ('plain/run.json', b'[]'), ('index.parquet', b''), ('index.parquet', bytes(64)),
+])
+def test_a_file_that_a_power_cut_emptied_is_made_anew(fleet, tmp_path, pixels, work, name,
+                                                      content, force):
+    out = tmp_path / 'out'
+    before = pq.read_table(caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS).index)
+    (out / name).write_bytes(content)
+    work.clear()
+    summary = caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS,
+                            FleetOptions(force=force))
+    assert not summary.failed and summary.indexed == before.num_rows
+    assert pq.read_table(summary.index).equals(before)
+    assert force or work == ([] if name == 'index.parquet' else ['plain'])
+
+
+@pytest.mark.parametrize('damage', [
+    pytest.param(lambda content: b'', id='empty'),
+    pytest.param(lambda content: bytes(len(content)), id='zeros'),
+    pytest.param(lambda content: content[:4] + bytes(400) + content[404:], id='a page'),
+    pytest.param(lambda content: content[:-200] + bytes(190) + content[-10:], id='the footer'),
+])
+def test_a_damaged_part_of_a_recording_that_is_gone_is_named(fleet, tmp_path, bags, pixels, work,
+                                                             damage):
+    out = tmp_path / 'out'
+    caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS)
+    part = out / 'plain/captions.parquet'
+    part.write_bytes(damage(part.read_bytes()))
+    (fleet / 'plain').rename(tmp_path / 'plain')
+    bags.write(fleet / 'new', bags.camera(1))
+    for _ in range(2):
+        with pytest.raises(OutputError, match='plain/captions.parquet cannot be read: .*; if it '
+                           'is damaged, remove it and run the same again$'):
+            caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS)
+    part.unlink()
+    work.clear()
+    summary = caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS)
+    named = set(pq.read_table(summary.index)['bag'].to_pylist())
+    assert named == {str(fleet / 'masked'), str(fleet / 'new')} and not work
+
+
+def test_what_says_that_it_is_finished_is_on_the_disk_first(fleet, tmp_path, pixels, work,
+                                                            monkeypatch):
+    on_disk, fsync = set(), os.fsync
+
+    def noted(descriptor):
+        on_disk.add(os.readlink(f'/proc/self/fd/{descriptor}'))
+        fsync(descriptor)
+    monkeypatch.setattr(os, 'fsync', noted)
+    out = tmp_path / 'out'
+    caption_fleet(str(fleet), str(out), lambda: pixels, OPTIONS)
+    assert on_disk >= {str(out / name) for name in (
+        '.index.parquet.unfinished', 'plain/.run.json.unfinished',
+        'plain/.captions.parquet.unfinished')}
 
 
 def test_recordings_and_results_may_lie_elsewhere(fleet, tmp_path, pixels, work, memory,
