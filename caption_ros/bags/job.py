@@ -148,9 +148,7 @@ def caption_bag(source: Path, out: Path, load: Callable[[], Captioner],
                           'no mask topic; name one with --mask or describe the scene')
     names = output_topics(recording, plan)
     settings = _settings(recording, plan, options, places)
-    if options.force and not options.resume:
-        places.part.unlink(missing_ok=True)
-    journal = Journal(places.part, settings)
+    journal = Journal(places.part, settings, start_over=options.force and not options.resume)
     try:
         if not journal.settings['is_new'] and not options.force:
             places.check_free()

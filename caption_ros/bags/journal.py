@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,27 @@ from caption_ros.bags.frames import Key
 from caption_ros.errors import OptionError, OutputError
 
 _SYNC_EVERY_S = 1.0
+
+
+def open_locked(path: Path) -> FileIO:
+    """Open the file of a journal with the lock that a run holds until it ends.
+
+    Raises:
+        OptionError: If another run holds it.
+        OutputError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open('a+b', buffering=0)
+    except OSError as error:
+        raise OutputError(f'{path} cannot be written: {one_line(error)}') from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise OptionError(f'another run writes {path}; wait for it or choose another '
+                          'OUT') from error
+    return file
 
 
 class Journal:
@@ -33,12 +55,14 @@ class Journal:
         path: The file; it is made when it is missing.
         settings: JSON values that decide what the captions are; a run goes on only with the
             settings that it began with.
+        start_over: Drop what is in the file.
 
     Attributes:
         settings: The settings of the file.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], *,
+                 start_over: bool = False) -> None:
         """Open and lock the file and find its lines.
 
         Raises:
@@ -49,18 +73,10 @@ class Journal:
         self.settings = settings
         self._positions: dict[Key, int] = {}
         self._synced_s = time.monotonic()
+        self._file = open_locked(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open('a+b', buffering=0)
-        except OSError as error:
-            raise OutputError(f'{path} cannot be written: {one_line(error)}') from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise OptionError(f'another run writes {path}; wait for it or choose another '
-                              'OUT') from error
-        try:
+            if start_over:
+                self._file.truncate(0)
             self._load()
         except BaseException:
             self._file.close()

@@ -19,6 +19,7 @@ from typing import Any
 
 from caption_ros.bags.files import one_line
 from caption_ros.bags.job import BagOptions, Summary, caption_bag
+from caption_ros.bags.journal import open_locked
 from caption_ros.bags.places import Places, sync
 from caption_ros.captioner import Captioner
 from caption_ros.errors import (
@@ -158,12 +159,17 @@ def is_of_run(found: dict[str, Any], task: Task) -> bool:
 
 
 def _clear(results: Path, places: list[Places]) -> None:
-    """Remove results of another run, and nothing else."""
-    (results / PART).unlink(missing_ok=True)
-    for one in places:
-        for path in (*one.results(), one.part):
-            path.unlink(missing_ok=True)
-        one.clean()
+    """Remove results of another run, and nothing else.
+
+    Raises:
+        OptionError: If that run still writes them.
+    """
+    with open_locked(places[0].part):  # the same for all: they lie side by side
+        (results / PART).unlink(missing_ok=True)
+        for one in places:
+            for path in (*one.results(), one.part):
+                path.unlink(missing_ok=True)
+            one.clean()
 
 
 def _why_nothing(summary: Summary) -> str:

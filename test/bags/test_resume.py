@@ -11,6 +11,7 @@ import pytest
 
 from caption_ros.bags.frames import Sampling
 from caption_ros.bags.job import BagOptions, caption_bag
+from caption_ros.bags.journal import Journal
 from caption_ros.captioner import CaptionOptions
 from caption_ros.errors import CaptionError, OptionError, OutputError
 
@@ -171,6 +172,20 @@ def test_nothing_is_overwritten_without_force(tmp_path, bags, pixels):
     with pytest.raises(OptionError, match='no recording'):
         caption_bag(source, folder, lambda: pixels, BagOptions(force=True))
     assert (folder / 'only copy.txt').is_file()
+
+
+def test_force_leaves_a_run_in_progress_alone(tmp_path, bags, pixels):
+    source, out = bags.write(tmp_path / 'in', bags.camera(2)), tmp_path / 'r/o.mcap'
+    (tmp_path / 'r/.o.mcap.unfinished').mkdir(parents=True)
+    (tmp_path / 'r/.o.mcap.unfinished/half').write_text('of the run in progress')
+    other = Journal(tmp_path / 'r/captions.jsonl.part', {'out': 'o.mcap'})
+    before = _digest(tmp_path / 'r')
+    with pytest.raises(OptionError, match='another run writes .*captions.jsonl.part; wait'):
+        caption_bag(source, out, lambda: pixels, BagOptions(force=True))
+    assert _digest(tmp_path / 'r') == before and len(before) == 2
+    other.close()
+    summary = caption_bag(source, out, lambda: pixels, BagOptions(force=True))
+    assert (summary.frames, summary.resumed) == (2, 0)
 
 
 def test_a_second_out_in_a_folder_never_takes_the_results_of_the_first(tmp_path, bags, pixels):

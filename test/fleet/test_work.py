@@ -4,6 +4,7 @@
 
 import io
 import json
+import os
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 
 from caption_ros.bags.frames import Sampling
 from caption_ros.bags.job import BagOptions
+from caption_ros.bags.journal import Journal
 from caption_ros.errors import OptionError
 from caption_ros.fleet import run
 from caption_ros.fleet.index import SCHEMA, merge_parts
@@ -130,6 +132,19 @@ def test_results_of_others_are_neither_taken_nor_overwritten(fleet, tmp_path, pi
         assert 'captions.jsonl exists' in outcome.error and outcome.is_final
     assert (tmp_path / 'out/plain/captions.jsonl').read_text() == 'mine'
     forced = _task(fleet, str(tmp_path / 'out'), 'plain', token='forced')
+    assert caption_source(forced, lambda: pixels).captions == 3
+
+
+def test_starting_over_leaves_a_run_in_progress_alone(fleet, tmp_path, pixels):
+    folder = tmp_path / 'out/plain'
+    (folder / '.captions.mcap.unfinished').mkdir(parents=True)
+    (folder / 'captions.parquet').write_text('of the run in progress')
+    other = Journal(folder / 'captions.jsonl.part', {'out': 'captions.mcap'})
+    before = {path: path.stat() for path in folder.iterdir()}
+    forced = _task(fleet, str(tmp_path / 'out'), 'plain', token='forced')
+    assert 'another run writes' in caption_source(forced, lambda: pixels).error
+    assert {path: path.stat() for path in folder.iterdir()} == before and len(before) == 3
+    other.close()
     assert caption_source(forced, lambda: pixels).captions == 3
 
 
