@@ -34,8 +34,10 @@ class Places:
         """Choose the paths.
 
         Raises:
-            OptionError: If writing there would touch the recording.
+            OptionError: If writing there would touch the recording, or a name is no text.
         """
+        _check_name('IN', source)
+        _check_name('OUT', out)
         folder = out.parent
         self.out = out
         self.jsonl, self.vtt, self.srt, self.skipped = (
@@ -122,6 +124,15 @@ class Places:
                 place.unlink(missing_ok=True)  # of a run before
         sync(self.out.parent)
         self.clean()
+
+
+def _check_name(what: str, path: Path) -> None:
+    """Refuse a name that no JSON, page or metadata.yaml can hold."""
+    for name in (str(path), path.resolve().name):
+        shown = name.encode(errors='backslashreplace').decode()
+        if shown != name:
+            raise OptionError(f'{what} {shown} has a name that is not UTF-8, wanted one that '
+                              'is; rename it')
 
 
 def sync(*paths: Path) -> None:

@@ -181,10 +181,11 @@ def _write_failed(system: Any, root: str, summary: FleetSummary, sources: list[S
             system.rm_file(path)
         return
     names = {source.label: source.name for source in sources}
+    # Names of files that are no text become the escapes that JSON has for them.
     lines = [json.dumps({'bag': bag, 'name': names[bag], 'error': outcome.error},
                         ensure_ascii=False) for bag, outcome in summary.failed.items()]
     system.makedirs(root, exist_ok=True)
-    system.pipe_file(path, ('\n'.join(lines) + '\n').encode())
+    system.pipe_file(path, ('\n'.join(lines) + '\n').encode(errors='backslashreplace'))
 
 
 def _mark_stale(system: Any, root: str) -> None:

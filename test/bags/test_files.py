@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Storage files as they come: half an index, a journal beside, odd names, odd messages."""
 
+import os
 import shutil
 import sqlite3
 
@@ -9,7 +10,8 @@ import pytest
 
 from caption_ros.bags import files
 from caption_ros.bags.job import BagOptions, caption_bag
-from caption_ros.errors import RecordingError
+from caption_ros.bags.recording import Recording
+from caption_ros.errors import OptionError, RecordingError
 
 OURS = ('/caption', '/captions', '/detections')
 
@@ -78,6 +80,19 @@ def test_names_that_mean_something_in_a_uri(name, tmp_path, bags, pixels):
     copied = [(m[0], m[1], m[4]) for m in bags.read(out) if m[0] not in OURS]
     assert sorted(copied) == _plain(messages)
     assert {one.name for one in tmp_path.iterdir()} == {'in', name, f'to {name}', 'out.db3'}
+
+
+@pytest.mark.parametrize('name, out, what', [(b'caf\xe9.mcap', b'r/o.mcap', 'IN'),
+                                             (b'in.mcap', b'r/caf\xe9.mcap', 'OUT'),
+                                             (b'in.mcap', b'r/caf\xe9/o.mcap', 'OUT')])
+def test_names_that_are_no_text_are_refused_before_anything_is_written(
+        name, out, what, tmp_path, bags):
+    (tmp_path / 'here').mkdir()
+    source = tmp_path / 'here' / os.fsdecode(name)
+    (bags.write(tmp_path / 'in', bags.camera(1), 'mcap') / 'in.mcap').rename(source)
+    with pytest.raises(OptionError, match=rf'^{what} .*caf\\udce9.* not UTF-8, .*; rename it$'):
+        caption_bag(source, tmp_path / os.fsdecode(out), lambda: 1 / 0)
+    assert not (tmp_path / 'r').exists()
 
 
 def _die(database, folder):

@@ -148,6 +148,17 @@ def test_starting_over_leaves_a_run_in_progress_alone(fleet, tmp_path, pixels):
     assert caption_source(forced, lambda: pixels).captions == 3
 
 
+def test_a_name_that_is_no_text_costs_only_its_own_recording(fleet, tmp_path, bags, pixels, work):
+    path = bags.write(tmp_path / 'more', bags.camera(1), 'mcap') / 'more.mcap'
+    path.rename(fleet / os.fsdecode(b'caf\xe9.mcap'))
+    summary = caption_fleet(str(fleet), str(tmp_path / 'out'), lambda: pixels, OPTIONS)
+    (outcome,) = summary.failed.values()
+    assert 'caf\\udce9.mcap has a name that is not UTF-8' in outcome.error and outcome.is_final
+    assert len(summary.done) == 2 and summary.indexed
+    (failed,) = [json.loads(line) for line in (tmp_path / 'out/failed.jsonl').open()]
+    assert os.fsencode(failed['name']) == b'caf\xe9.mcap'
+
+
 def test_recordings_and_results_may_lie_elsewhere(fleet, tmp_path, pixels, work, memory,
                                                       copy_to_memory):
     copy_to_memory(fleet)
