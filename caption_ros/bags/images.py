@@ -28,8 +28,11 @@ def parse(message: Message) -> Any:
     """Return the fields of an image message.
 
     Raises:
-        ImageFormatError: If its bytes are no such message.
+        ImageFormatError: If it is of another type or its bytes are no such message.
     """
+    if message.topic.msgtype not in (RAW, COMPRESSED):  # a name can have several types
+        raise ImageFormatError(f'message is a {message.topic.msgtype}, wanted {RAW} or '
+                               f'{COMPRESSED}')
     try:
         fields = ros2_types().deserialize_cdr(message.data, message.topic.msgtype)
     except Exception as error:  # noqa: BLE001 - damaged bytes raise whatever they hit first

@@ -96,10 +96,10 @@ def write_bag(path, messages, storage='sqlite3', compress=None):
     with writer:
         topics = {}
         for name, received_ns, (kind, data) in messages:
-            if name not in topics:
-                topics[name] = writer.add_connection(
+            if (name, kind) not in topics:
+                topics[name, kind] = writer.add_connection(
                     name, kind, typestore=TYPES, offered_qos_profiles=[BEST_EFFORT])
-            writer.write(topics[name], received_ns, data)
+            writer.write(topics[name, kind], received_ns, data)
     return path
 
 
@@ -111,13 +111,13 @@ def plain_mcap(path, messages, *, is_finished=True, schemas=None, **options):
         writer.start('ros2', 'test')
         topics = {}
         for name, received_ns, (kind, data) in messages:
-            if name not in topics:
+            if (name, kind) not in topics:
                 encoding, definition = (schemas or {}).get(kind) or (
                     'ros2msg', TYPES.generate_msgdef(kind, ros_version=2)[0].encode())
                 schema = writer.register_schema(kind, encoding, definition) if encoding else 0
-                topics[name] = writer.register_channel(
+                topics[name, kind] = writer.register_channel(
                     name, 'cdr' if encoding == 'ros2msg' else encoding or 'json', schema)
-            writer.add_message(topics[name], received_ns, data, received_ns)
+            writer.add_message(topics[name, kind], received_ns, data, received_ns)
         if is_finished:
             writer.finish()
     return path

@@ -192,6 +192,20 @@ def test_bad_messages_are_skipped_listed_and_copied(tmp_path, bags, pixels):
         messages[2][1], messages[4][1]]
 
 
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_another_type_on_the_name_of_an_image_topic_is_skipped(storage, tmp_path, bags, pixels):
+    messages = bags.camera(3)
+    messages.insert(3, ('/cam/image', messages[2][1] + 5, bags.text('no image')))
+    source = bags.write(tmp_path / 'in', messages, storage)
+    summary = caption_bag(source, tmp_path / 'r/o.mcap', lambda: pixels)
+    assert (summary.frames, summary.skipped_count) == (3, 1)
+    (skipped,) = summary.skipped
+    assert (skipped.topic, skipped.received_ns) == messages[3][:2]
+    assert skipped.reason.startswith('message is a std_msgs/msg/String, wanted sensor_msgs')
+    assert [(m[0], m[1], (m[2], m[4])) for m in bags.read(tmp_path / 'r/o.mcap')
+            if m[0] not in OURS] == messages
+
+
 def test_a_stamp_that_no_message_can_have_is_skipped(tmp_path, bags, pixels):
     messages = bags.camera(3, masks=True)
     kind, data = messages[0][2]
