@@ -146,6 +146,8 @@ def _cameras(names: Iterable[str], encodings: dict[str, str]) -> tuple[str, ...]
 def _encoding(recording: Recording, name: str) -> str:
     topics: list[Topic] = [topic for topic in recording.topics
                            if topic.name == name and topic.msgtype == RAW]
+    if not topics:
+        return ''  # a compressed image has none, and opening a file may unpack it whole
     with closing(recording.messages(topics, lambda damage: None)) as messages:
         for message in islice(messages, _MOST_BROKEN):
             with suppress(ImageFormatError):

@@ -7,6 +7,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+from caption_ros.bags import files
 from caption_ros.bags.recording import Recording
 from caption_ros.bags.topics import Plan, output_topics, plan_topics
 from caption_ros.errors import OptionError, RecordingError
@@ -53,6 +54,14 @@ def test_a_mask_is_known_by_the_first_message_that_can_be_read(tmp_path, bags):
         ('/c', 5, bags.image(RGB, 5)), ('/mask', 6, (kind, data[:30])), ('/mask', 7, (kind, b'')),
         ('/mask', 8, (kind, data))]))
     assert plan_topics(made) == Plan(('/c',), '/mask', '/c')
+
+
+def test_compressed_topics_need_no_second_look_into_the_files(tmp_path, bags, monkeypatch):
+    made = Recording(bags.write(tmp_path / 'in', [
+        ('/a', 5, bags.jpeg(RGB, 5)), ('/b', 6, bags.jpeg(RGB, 6))], compress='file'))
+    unpacked = []
+    monkeypatch.setattr(files, '_decompress', lambda path, plain: unpacked.append(path))
+    assert plan_topics(made) == Plan(('/a', '/b')) and not unpacked
 
 
 def test_topics_without_messages_are_no_image_topics(tmp_path, bags):
