@@ -195,6 +195,8 @@ class _Watcher:
         found = {region.label: region for region in regions_from_labels(labels_from_msg(mask))}
         drawn = annotate(image_from_msg(image), [(None, scene)] + [
             (found[label], said) for label, said in regions if label in found])
+        if not self.summary.pictures:
+            _remove_pictures_of_the_last_run(self._out)
         Picture.fromarray(drawn).save(path)
         self.summary.pictures.append(path)
 
@@ -251,7 +253,6 @@ def run_demo(*, seconds: float, out: Path, model: str = 'tabletop', seed: int = 
             if level == 'ERROR':
                 raise CaptionRosError(f'the node has no model: {problem}')
             if ends is None and watcher.summary.captions:
-                _remove_pictures_of_the_last_run(out)
                 ends = time.monotonic() + seconds
             for process in processes:
                 if process.poll() is not None:
