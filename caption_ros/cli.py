@@ -73,8 +73,10 @@ def _options(
 def main() -> None:
     """Run the program; exit 2 for bad input, 1 for a failed job."""
     debug = '--debug' in sys.argv
+    words = [word for word in sys.argv[1:] if word != '--debug']  # behind the command, too
     try:
-        status = app(standalone_mode=False)  # in which wrong use is raised, not drawn as a box
+        # Not standalone, wrong use is raised and not drawn as a box.
+        status = app(words, standalone_mode=False)
         if status == _INTERRUPTED:  # typer makes that of Ctrl-C
             raise KeyboardInterrupt
         sys.exit(status if isinstance(status, int) else 0)

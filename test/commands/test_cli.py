@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from caption_ros.cli import main
+from caption_ros.errors import CaptionRosError
 from caption_ros.scenes import scene_frame
 
 SHARED = Path(__file__).parents[3] / 'shared'
@@ -122,6 +123,13 @@ def test_wrong_use_is_one_line_and_status_2(run, words, text):
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.count('\n') == 1 and text in done.stderr
     assert done.stderr.startswith('caption-ros: ') and '--help)' in done.stderr
+
+
+@pytest.mark.parametrize('words', [['--debug', 'image', 'no.png'], ['image', 'no.png', '--debug']])
+def test_debug_shows_the_traceback_wherever_it_stands(words, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['caption-ros', *words])
+    with pytest.raises(CaptionRosError, match='no.png does not exist'):
+        main()
 
 
 def test_without_a_command_the_help_is_shown(run):
