@@ -117,6 +117,7 @@ class BagFile:
         self.start_ns = int(reader.start_time)
         self.end_ns = int(reader.end_time)
         self.message_count = int(reader.message_count)
+        self.is_ordered = not isinstance(reader, UnindexedReader)
         self.damage = tuple(f'{name}: {damage}; {self.message_count} messages of it can be read'
                             for damage in getattr(reader, 'damage', ()))
 

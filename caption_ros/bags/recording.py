@@ -26,6 +26,7 @@ class Recording:
         counts: Messages of each topic.
         start_ns: First time of receipt, nanoseconds.
         end_ns: Last time of receipt, nanoseconds.
+        is_ordered: Times of receipt never go back, neither in a file nor from one to the next.
         damage: Files that cannot be read and disagreements with metadata.yaml.
         custom_data: What the recorder's user wrote into metadata.yaml.
     """
@@ -41,6 +42,7 @@ class Recording:
         self.topics: list[Topic] = []
         self.counts: Counter[Topic] = Counter()
         self.start_ns, self.end_ns = 2 ** 63 - 1, 0
+        self.is_ordered = True
         self._hashes: dict[tuple[str, str], str] = {}
         self._expected: dict[str, int] = {}
         self.custom_data: dict[str, str] = {}
@@ -151,5 +153,6 @@ class Recording:
                 self.topics[self.topics.index(topic)] = topic
             self.counts[topic] += file.counts[identity]
         if file.message_count:
+            self.is_ordered &= file.is_ordered and file.start_ns >= self.end_ns
             self.start_ns = min(self.start_ns, file.start_ns)
             self.end_ns = max(self.end_ns, file.end_ns - 1)

@@ -7,6 +7,7 @@ recording -> read_ahead (thread) -> Replay.play (waits for each message's time) 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ _CLOCK = '/clock'
 _TICK_S = 0.025  # of /clock while no message is due
 _LEAST_TICK_S = 0.005
 _FLUSH_S = 2.0
+_BACK_NS = 10 ** 9  # further back than messages that are only out of order: times began again
 _RATE = ParameterSpec('rate', 1.0, 'Seconds of the recording per second.', low=SLOWEST,
                       high=FASTEST)
 
@@ -62,6 +64,10 @@ class ReplayOptions:
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
+        for name, seconds in (('start', self.start_s), ('end', self.end_s)):
+            if seconds is not None and not math.isfinite(seconds * 1e9):
+                raise OptionError(f'{name} must be a number of seconds that a recording can '
+                                  f'have, got {seconds!r}')
         if not self.start_s >= 0:
             raise OptionError(f'start must be 0 s or more, got {self.start_s!r}')
         if self.end_s is not None and not self.end_s > self.start_s:
@@ -142,8 +148,7 @@ class Replay(Node):
             if not self._options.loop:
                 break
             self._stop.wait(_TICK_S)  # a recording of one message is not a flood of it
-        for publisher in self._publishers_of.values():
-            publisher.wait_for_all_acked(Duration(seconds=_FLUSH_S))
+        self._flush()
         return self.summary
 
     def stop(self) -> None:
@@ -184,26 +189,30 @@ class Replay(Node):
 
     def _play_once(self) -> None:
         messages = read_ahead(self._recording, list(self._publishers_of), self._damaged)
-        has_begun = False
+        has_begun = has_gone_back = False
+        last_ns = 0
         try:
             for message in messages:
+                if self._stop.is_set():
+                    return
+                has_gone_back |= message.received_ns <= last_ns - _BACK_NS
+                last_ns = message.received_ns
                 if message.received_ns < self._begin_ns:
                     if is_latched(message.topic.qos):
                         self._publish(message)
-                    if self._stop.is_set():
-                        return
                     continue
                 if not has_begun:
                     self._begin()
                     has_begun = True
+                elif has_gone_back:
+                    self._jump(message.received_ns)
+                has_gone_back = False
                 if message.received_ns > self._end_ns:
-                    break
-                if not self._wait(message.received_ns):
+                    if self._recording.is_ordered:  # else earlier ones may come
+                        break
+                    continue
+                if not self._publish_in_time(message):
                     return
-                late_ns = self.playback.now_ns() - message.received_ns
-                self.summary.latest_s = max(self.summary.latest_s,
-                                            late_ns / 1e9 / self.playback.rate)
-                self._publish(message)
         finally:
             messages.close()  # type: ignore[attr-defined]
         if not has_begun:
@@ -213,7 +222,10 @@ class Replay(Node):
     def _begin(self) -> None:
         """Set the time to the start; the first pass leaves others time to find the publishers."""
         delay_s = 0.0 if self.summary.passes else self._options.delay_s
-        self.playback.jump(self._begin_ns - round(delay_s * self.playback.rate * 1e9))
+        self._jump(self._begin_ns - round(delay_s * self.playback.rate * 1e9))
+
+    def _jump(self, time_ns: int) -> None:
+        self.playback.jump(time_ns)
         self._tick()
 
     def _wait(self, time_ns: int) -> bool:
@@ -225,6 +237,15 @@ class Replay(Node):
         self._tick(_LEAST_TICK_S)
         return not self._stop.is_set()
 
+    def _publish_in_time(self, message: Message) -> bool:
+        """Publish a message when its time has come; False when stopped before."""
+        if not self._wait(message.received_ns):
+            return False
+        late_ns = self.playback.now_ns() - message.received_ns
+        self.summary.latest_s = max(self.summary.latest_s, late_ns / 1e9 / self.playback.rate)
+        self._publish(message)
+        return True
+
     def _publish(self, message: Message) -> None:
         try:
             self._publishers_of[message.topic].publish(bytes(message.data))
@@ -232,6 +253,13 @@ class Replay(Node):
         except RuntimeError as error:  # rclpy's RCLError
             self._damaged(Skipped(message.topic.name, message.received_ns, None,
                                   f'could not be published: {one_line(error)}'))
+
+    def _flush(self) -> None:
+        """Wait until all is received, for all publishers together at most 2 s."""
+        ends_s = time.monotonic() + _FLUSH_S
+        for publisher in self._publishers_of.values():
+            left_s = max(ends_s - time.monotonic(), 0.0)  # a negative time would be for ever
+            publisher.wait_for_all_acked(Duration(seconds=left_s))
 
     def _tick(self, least_s: float = 0.0) -> None:
         now_s = time.monotonic()

@@ -95,6 +95,20 @@ def test_names_that_are_no_text_are_refused_before_anything_is_written(
     assert not (tmp_path / 'r').exists()
 
 
+def test_a_recording_knows_whether_its_times_may_go_back(tmp_path, bags):
+    messages = bags.camera(4)
+    source = bags.write(tmp_path / 'in', messages[4:], 'mcap')
+    bags.write(tmp_path / 'first', messages[:4], 'mcap')
+    (tmp_path / 'first/first.mcap').rename(source / 'first.mcap')
+    metadata = (source / 'metadata.yaml').read_text()
+    for files_of, is_ordered in (('  - in.mcap', True), ('  - first.mcap\n  - in.mcap', True),
+                                 ('  - in.mcap\n  - first.mcap', False)):
+        (source / 'metadata.yaml').write_text(metadata.replace('  - in.mcap', files_of))
+        assert Recording(source).is_ordered is is_ordered
+    unindexed = bags.plain_mcap(tmp_path / 'unindexed.mcap', messages, use_chunking=False)
+    assert not Recording(unindexed).is_ordered
+
+
 def _die(database, folder):
     """Copy a database with its journal, as the disk has them when its writer dies."""
     folder.mkdir()

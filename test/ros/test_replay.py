@@ -31,6 +31,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from caption_ros.bags.recording import Recording
 from caption_ros.cli import main
 from caption_ros.errors import OptionError, RecordingError
+from caption_ros.ros import replay
 from caption_ros.ros.keyboard import UP, keys
 from caption_ros.ros.layout import installed_layout, recorded_layout
 from caption_ros.ros.replay import Replay, ReplayOptions
@@ -222,6 +223,52 @@ def test_bytes_come_as_recorded_within_the_chosen_seconds(make_bench, tmp_path):
         node.destroy_node()
 
 
+@pytest.mark.parametrize(('end_s', 'count'), [(None, 10), (6.5, 7)])
+def test_a_loop_that_was_recorded_into_two_files_is_played_twice_at_its_pace(
+        ros, tmp_path, monkeypatch, end_s, count):
+    topics = {'/said': ('std_msgs/msg/String', [qos('RELIABLE')])}
+    messages = [('/said', START_NS + i * 10 ** 9, text(f'word {i}')) for i in range(10)]
+    path = write(tmp_path / 'in', topics, messages)
+    (write(tmp_path / 'again', topics, messages) / 'again.mcap').rename(path / 'again.mcap')
+    metadata = (path / 'metadata.yaml').read_text()
+    (path / 'metadata.yaml').write_text(metadata.replace(
+        '  - in.mcap', '  - in.mcap\n  - again.mcap'))
+    node = Replay(Recording(path), ReplayOptions(rate=10.0, end_s=end_s, delay_s=0))
+    published, publish = [], node._publish
+
+    def noted(message):
+        published.append((time.monotonic(), (message.received_ns - START_NS) // 10 ** 9))
+        publish(message)
+    monkeypatch.setattr(node, '_publish', noted)
+    try:
+        summary = node.play()
+    finally:
+        node.destroy_node()
+    assert [second for _, second in published] == [*range(count)] * 2
+    assert summary.published == {'/said': 2 * count}
+    for first, last in ((0, count - 1), (count, 2 * count - 1)):
+        assert published[last][0] - published[first][0] > 0.7 * (count - 1) / 10.0
+    assert summary.latest_s < 0.5  # without a step back, nearly 1
+
+
+def test_the_end_waits_for_all_publishers_together(ros, camera, monkeypatch):
+    monkeypatch.setattr(replay, '_FLUSH_S', 0.1)
+    waited = []
+
+    class Unheard:
+        def wait_for_all_acked(self, timeout):
+            waited.append(timeout.nanoseconds)
+            time.sleep(timeout.nanoseconds / 1e9)
+    node = Replay(Recording(camera))
+    try:
+        monkeypatch.setattr(node, '_publishers_of', {i: Unheard() for i in range(3)})
+        node.stop()
+        node.play()
+    finally:
+        node.destroy_node()
+    assert len(waited) == 3 and min(waited) >= 0 and sum(waited) < 150_000_000
+
+
 @pytest.mark.parametrize(('offered', 'reliability', 'durability'), [
     ([], 'RELIABLE', 'VOLATILE'),
     ([qos()], 'BEST_EFFORT', 'VOLATILE'),
@@ -306,6 +353,10 @@ def test_damage_is_counted_and_ends_with_status_1(tmp_path, camera):
     (['{bag}', '--start', '-1'], 'start must be 0 s or more, got -1.0'),
     (['{bag}', '--start', '2', '--end', '1'], 'end must be later than start, 2.0 s, got 1.0'),
     (['{bag}', '--delay', '-1'], 'delay must be 0 to 3600 s, got -1.0'),
+    (['{bag}', '--start', 'inf'], 'start must be a number of seconds that a recording can have, '
+                                  'got inf'),
+    (['{bag}', '--end', 'inf'], 'end must be a number of seconds that a recording can have, got'),
+    (['{bag}', '--end', '1e300'], 'end must be a number of seconds that a recording can have'),
     (['{bag}', '--remap', 'image'], '--remap image is no FROM:=TO'),
 ])
 def test_bad_input_is_one_line_and_status_2(words, said, camera, tmp_path, capsys, monkeypatch):
