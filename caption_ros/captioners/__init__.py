@@ -27,6 +27,7 @@ FAMILIES = {'vision-encoder-decoder': _ENCODER_DECODER, 'blip': _BLIP, 'llava': 
 _PACKAGED = 'packaged:'
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 _TEXT_FILES = ['*.json', '*.txt', '*.model', '*.jinja']
+_WEIGHTS = ('*.safetensors', '*.bin')  # of both, the first is taken
 
 
 @dataclass(frozen=True)
@@ -208,16 +209,22 @@ def _cached(hub_id: str) -> list[Path]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        return [Path(snapshot_download(hub_id, local_files_only=True))]
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        return []
+    for weights in _WEIGHTS:
+        try:
+            # Asked for all files, a hub that keeps a repository's list of files misses those
+            # that _snapshot leaves out.
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*_TEXT_FILES, weights],
+                                            local_files_only=True))
+        except (LocalEntryNotFoundError, OSError, ValueError):
+            continue
+        if any(folder.glob(weights)):
+            return [folder]
+    return []
 
 
 def _snapshot(hub_id: str) -> Path:
-    for folder in _cached(hub_id):
-        if any(folder.glob('*.safetensors')) or any(folder.glob('*.bin')):
-            return folder
+    if cached := _cached(hub_id):
+        return cached[0]
     from huggingface_hub import snapshot_download
 
     try:
