@@ -141,7 +141,8 @@ class _Plain:
             # in a few pixels of a thousand, in a tenth of its time.
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # a message's bytes are read-only, and stay as is
-                image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+                # torch takes no steps backwards, as flipped images and BGR read as RGB have them.
+                image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
             return torch.nn.functional.interpolate(
                 image, self.size, mode=_TORCH_MODES[self.resample], antialias=True)[0]
         picture = Image.fromarray(rgb).resize(self.size[::-1], Image.Resampling(self.resample))

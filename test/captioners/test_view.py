@@ -4,6 +4,7 @@
 
 import numpy as np
 import pytest
+import torch
 from transformers import (
     AutoImageProcessor,
     BlipImageProcessor,
@@ -57,3 +58,12 @@ def test_a_processor_that_does_more_or_less_is_asked_itself(tmp_path, make):
     assert view._plain is None
     found, wanted = _both(view, 48, 64)
     assert np.array_equal(found.numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize('size', [(48, 64), (1080, 1920)])
+@pytest.mark.parametrize('turned', [lambda rgb: rgb[..., ::-1], lambda rgb: rgb[::-1, ::-1]],
+                         ids=['BGR', 'upside down'])
+def test_an_image_whose_bytes_run_backwards_is_an_image(tmp_path, turned, size):
+    view = _view(tmp_path, ViTImageProcessor(size={'height': 30, 'width': 40}))
+    rgb = turned(np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8))
+    assert torch.equal(view.pixels(rgb), view.pixels(rgb.copy()))
