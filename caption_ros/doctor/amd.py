@@ -59,9 +59,8 @@ def check_gpu_access(kfd: Path = KFD, drm: Path = DRM, is_hip: Callable[[], bool
         owners = list(dict.fromkeys(device.stat().st_gid for device in closed))
         wanted = ','.join(dict.fromkeys((*map(_group, owners), *_GROUPS)))
         yield Finding(_NAME, PROBLEM, f'{_names(closed)} may not be opened: it belongs to group '
-                      f'{", ".join(map(_group, owners))}, and user {getpass.getuser()} is not in '
-                      'it',
-                      f'sudo usermod -aG {wanted} {getpass.getuser()} and log in again; in a '
+                      f'{", ".join(map(_group, owners))}, and user {_user()} is not in it',
+                      f'sudo usermod -aG {wanted} {_user()} and log in again; in a '
                       'container: --device=/dev/kfd --device=/dev/dri '
                       + ' '.join(f'--group-add {owner}' for owner in owners))
         return
@@ -70,9 +69,9 @@ def check_gpu_access(kfd: Path = KFD, drm: Path = DRM, is_hip: Callable[[], bool
     borrowed = [device for device in devices if not _may_anywhere(device)]
     if borrowed:
         yield Finding(_NAME, WARNING, f'{_names(borrowed)} may be opened from this desktop only: '
-                      f'user {getpass.getuser()} is not in group '
+                      f'user {_user()} is not in group '
                       f'{_group(borrowed[0].stat().st_gid)}, so a service or ssh may not',
-                      f'sudo usermod -aG {",".join(_GROUPS)} {getpass.getuser()} and log in again')
+                      f'sudo usermod -aG {",".join(_GROUPS)} {_user()} and log in again')
     else:
         yield Finding(_NAME, OK, f'{_names(devices)} may be opened')
 
@@ -103,6 +102,13 @@ def _group(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:  # a container need not know the host's groups
         return str(number)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container need not know its user; OSError from Python 3.13 on
+        return str(os.getuid())
 
 
 def _names(devices: list[Path]) -> str:

@@ -4,6 +4,7 @@
 
 import grp
 import os
+import pwd
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -69,6 +70,20 @@ def test_a_group_without_a_name_is_shown_by_its_number(machine, tmp_path, monkey
     monkeypatch.setattr(os, 'access', lambda *_: False)
     finding, = machine()
     assert f'group {tmp_path.stat().st_gid}, and user' in finding.text
+
+
+@pytest.mark.parametrize('is_open', [False, True])
+def test_a_user_without_a_name_is_shown_by_its_number(machine, monkeypatch, is_open):
+    def unknown(number):
+        raise KeyError(number)
+    for name in ('LOGNAME', 'USER', 'LNAME', 'USERNAME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, 'getpwuid', unknown)
+    monkeypatch.setattr(os, 'getuid', lambda: 4321)
+    monkeypatch.setattr(os, 'access', lambda *_: is_open)
+    finding, = machine()
+    assert 'user 4321 is not in' in finding.text
+    assert 'video 4321 and log in again' in finding.fix
 
 
 def test_access_that_goes_with_the_desktop_alone_is_a_warning(machine):
