@@ -8,8 +8,9 @@ using holds up all of them each time. These meet once, and what a layer leaves i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +34,7 @@ class SideBySide:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._lanes = 1  # of the pool, with the caller's
+        self._process = 0  # that has the pool's threads
 
     def __call__(self, encode: Callable[[Any], Any], pixels: Any, lanes: int) -> Any:
         """Return what encode returns for all images.
@@ -48,26 +50,36 @@ class SideBySide:
         if lanes == 1:
             return encode(pixels)
         first, *others = pixels.tensor_split(lanes)
-        with threads(1):
-            futures = [self._pool_of(lanes).submit(_inferred, encode, part) for part in others]
-            try:
-                states = encode(first)
-            finally:
-                wait(futures)
-        return torch.cat([states, *(future.result() for future in futures)])
+        futures: list[Future[Any]] = []
+        try:
+            with threads(1):
+                pool = self._pool_of(lanes)
+                futures += [pool.submit(_inferred, encode, part) for part in others]
+                try:
+                    states = [encode(first)]
+                finally:
+                    wait(futures)
+            while futures:
+                states.append(futures.pop(0).result())
+        finally:
+            # An error holds this frame, and its future holds the error: a ring that would keep
+            # the batch's tensors in memory while it is tried again in halves.
+            futures.clear()
+        return torch.cat(states)
 
     def close(self) -> None:
         """End the threads."""
-        if self._pool is not None:
+        if self._pool is not None and self._process == os.getpid():
             self._pool.shutdown()
-            self._pool = None
+        self._pool = None
 
     def _pool_of(self, lanes: int) -> ThreadPoolExecutor:
-        if self._pool is None or self._lanes < lanes:
+        # A forked process has the pool of its parent, and none of the threads.
+        if self._pool is None or self._lanes < lanes or self._process != os.getpid():
             import torch
 
             self.close()
-            self._lanes = lanes
+            self._lanes, self._process = lanes, os.getpid()
             self._pool = ThreadPoolExecutor(lanes - 1, 'encode', torch.set_num_threads, (1,))
         return self._pool
 

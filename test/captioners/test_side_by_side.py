@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of a batch on several threads: what comes back, and what is left behind."""
 
+import gc
+import os
+import signal
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -118,3 +123,50 @@ def test_images_of_a_large_model_that_are_left_over_are_shared_by_all_threads(
                              CaptionOptions(max_new_tokens=2))
     assert sorted(seen) == [(1, 2), (2, 1), (2, 1)]
     captioner.close()
+
+
+def test_a_forked_process_makes_threads_of_its_own(two_threads, side_by_side):
+    pixels = torch.arange(4.0).view(4, 1)
+    side_by_side(lambda part: part, pixels, 2)
+    child = os.fork()
+    if child == 0:
+        try:
+            twice = side_by_side(lambda part: 2 * part, pixels, 2)
+            os._exit(0 if torch.equal(twice, 2 * pixels) else 1)
+        finally:
+            os._exit(2)
+    ended, end_s = (0, 0), time.monotonic() + 20
+    while not ended[0] and time.monotonic() < end_s:
+        time.sleep(0.01)
+        ended = os.waitpid(child, os.WNOHANG)
+    if not ended[0]:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+    assert torch.equal(side_by_side(lambda part: 2 * part, pixels, 2), 2 * pixels)
+
+
+@pytest.mark.parametrize('is_all', [False, True])
+def test_after_an_error_nothing_of_the_batch_stays_in_memory(two_threads, side_by_side, is_all):
+    caller, made = threading.get_ident(), []
+
+    def encode(pixels):
+        states = 2 * pixels
+        made.append(weakref.ref(states))
+        if is_all or threading.get_ident() != caller:
+            raise RuntimeError('out of memory')
+        return states
+
+    gc.disable()  # it would find them, but long after the memory is wanted
+    try:
+        try:
+            side_by_side(encode, torch.ones(4, 1), 2)
+        except RuntimeError as error:
+            said = str(error)
+        end_s = time.monotonic() + 2
+        while any(states() is not None for states in made) and time.monotonic() < end_s:
+            time.sleep(0.001)  # the other thread may still be in its last lines
+        assert said == 'out of memory' and len(made) == 2
+        assert all(states() is None for states in made)
+    finally:
+        gc.enable()
