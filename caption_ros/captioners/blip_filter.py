@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class BlipFilter:
         self._tokenizer = tokenizer
         self._view = view
         self._max_tokens = int(model.config.text_config.max_position_embeddings)
+        self._turn = threading.RLock()  # for one caller at a time; close() waits for its turn, too
 
     @classmethod
     def load(cls, folder: Path, *, name: str, device: str, dtype: str) -> BlipFilter:
@@ -67,10 +69,13 @@ class BlipFilter:
 
         A region is encoded once, however many texts are about it.
         """
-        if self._model is None:
-            raise CaptionError(f'filter {self.name!r} has been closed')
-        if not texts:
-            return []
+        with self._turn:
+            if self._model is None:
+                raise CaptionError(f'filter {self.name!r} has been closed')
+            return self._matched(rgb, regions, texts) if texts else []
+
+    def _matched(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
+                 texts: Sequence[str]) -> list[float]:
         import torch
 
         seen = {id(region): region for region in regions}
@@ -100,9 +105,10 @@ class BlipFilter:
         return [float(value) for value in fits.cpu()]
 
     def close(self) -> None:
-        """Free the model's memory."""
-        self._model = None
-        if self.device != 'cpu':
-            import torch
+        """Free the model's memory, after a match in work."""
+        with self._turn:
+            self._model = None
+            if self.device != 'cpu':
+                import torch
 
-            torch.cuda.empty_cache()
+                torch.cuda.empty_cache()

@@ -1,5 +1,8 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import pytest
 import tiny_checkpoints
 import torch
@@ -9,7 +12,7 @@ from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import load_captioner
 from caption_ros.captioners.blip_filter import BlipFilter
 from caption_ros.captioners.view import cropped
-from caption_ros.errors import CheckpointError
+from caption_ros.errors import CaptionError, CheckpointError
 from caption_ros.pipeline import caption_regions
 
 TEXTS = ['w10 w11', 'w12', 'w13 w14 w15 w16', 'w11']
@@ -88,3 +91,26 @@ def test_the_text_encoder_sees_the_image(caption_filter, rgb, regions):
     assert isinstance(caption_filter._model.text_encoder, BlipTextModel)
     one, other = caption_filter.match(rgb, [regions[0], regions[1]], ['w10', 'w10'])
     assert one != pytest.approx(other, abs=1e-4)
+
+
+def test_closing_waits_for_a_match_in_work(folder, rgb, monkeypatch):
+    closing = BlipFilter.load(folder, name='itm', device='cpu', dtype='float32')
+    match, started, go_on = closing._match, threading.Event(), threading.Event()
+
+    def slow(hidden, texts):
+        started.set()
+        go_on.wait(10)
+        return match(hidden, texts)
+    monkeypatch.setattr(closing, '_match', slow)
+    with ThreadPoolExecutor(2) as threads:
+        matching = threads.submit(closing.match, rgb, [None], ['w10'])
+        assert started.wait(10)
+        closed = threads.submit(closing.close)
+        try:
+            assert not wait([closed], 0.2).done
+        finally:
+            go_on.set()
+        assert len(matching.result(10)) == 1
+        closed.result(10)
+    with pytest.raises(CaptionError, match='has been closed'):
+        closing.match(rgb, [None], ['w10'])
