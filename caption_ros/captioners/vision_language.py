@@ -153,18 +153,19 @@ class VisionLanguageCaptioner(BaseCaptioner):
         if text:
             settings['padding'] = True
         shown: list[Any] = images
-        if self._template:
-            text = self._processor.apply_chat_template(
-                [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': text}]}],
-                chat_template=self._template, add_generation_prompt=True, tokenize=False)
-            bos = self._tokenizer.bos_token
-            # The template writes the start itself, or leaves it to the tokenizer.
-            settings['add_special_tokens'] = not (bos and text.startswith(bos))
-            shown = [[image] for image in images]
         try:
+            if self._template:
+                text = self._processor.apply_chat_template(
+                    [{'role': 'user', 'content': [{'type': 'image'},
+                                                  {'type': 'text', 'text': text}]}],
+                    chat_template=self._template, add_generation_prompt=True, tokenize=False)
+                bos = self._tokenizer.bos_token
+                # The template writes the start itself, or leaves it to the tokenizer.
+                settings['add_special_tokens'] = not (bos and text.startswith(bos))
+                shown = [[image] for image in images]
             made = self._processor(images=shown, text=[text] * len(images) if text else None,
                                    **settings)
-        except Exception as error:  # each processor has its own ways to fail
+        except Exception as error:  # each template and processor has its own ways to fail
             kind, what = (OptionError, f'prompt {prompt!r}') if prompt else (
                 CaptionError, 'an image without a prompt')
             raise kind(f'model {self.name!r} cannot use {what}: '

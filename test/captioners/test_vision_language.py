@@ -263,6 +263,16 @@ def test_a_processor_that_fails_is_one_sentence(prompt, error, text, folder, rgb
         captioner.caption(rgb, [None], _options(prompt=prompt))
 
 
+@pytest.mark.parametrize('prompt, error, text', [
+    ('', CaptionError, 'cannot use an image without a prompt: can only concatenate'),
+    (QUESTION, OptionError, 'cannot use prompt .*bottle.*: can only concatenate')])
+def test_a_chat_template_that_fails_is_one_sentence(prompt, error, text, folder, rgb):
+    captioner = load_captioner(folder('smolvlm'), device='cpu')
+    captioner._template = "{{ 'a' + messages[0]['content'] }}"  # of text alone, so none of ours
+    with pytest.raises(error, match=text):
+        captioner.caption(rgb, [None], _options(prompt=prompt))
+
+
 @pytest.mark.parametrize('kind', MAKERS)
 @pytest.mark.parametrize('box', [(560, 100, 640, 140), (600, 0, 640, 400), (0, 190, 640, 210)])
 def test_all_of_a_region_is_seen(kind, box, captioner):
