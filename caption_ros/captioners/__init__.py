@@ -109,6 +109,16 @@ def local_checkpoint(card: ModelCard) -> Path | None:
     return next((folder for folder in folders if (folder / 'config.json').is_file()), None)
 
 
+def ready_checkpoint(card: ModelCard) -> Path | None:
+    """Return where a known model lies with what is put beside it by hand, or None."""
+    folder = local_checkpoint(card)
+    if folder is None or not card.also:
+        return folder
+    from caption_ros.captioners.llava import lacks_alpha_clip
+
+    return None if lacks_alpha_clip(folder) else folder
+
+
 def checkpoint_folder(name_or_path: str | Path) -> Path:
     """Return the checkpoint folder of a name, path or hub id; see load_captioner."""
     return _find(os.fspath(name_or_path), _BY_NAME)[0]

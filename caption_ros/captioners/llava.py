@@ -205,6 +205,15 @@ def find_alpha_clip(folder: Path) -> Path | None:
     return files[0] if files else None
 
 
+def lacks_alpha_clip(folder: Path) -> bool:
+    """Tell whether a LLaVA cannot be the known model, for want of an Alpha-CLIP."""
+    try:
+        return (getattr(_config(folder).vision_config, 'num_channels', 3) != CHANNELS
+                and not any(map(find_alpha_clip, (folder, models_folder() / NAME))))
+    except CheckpointError:  # loading it says what is wrong
+        return False
+
+
 def _load(folder: Path, alpha_clip: Path | None, vision: Any, dtype: Any) -> Any:
     """Load a LLaVA, with the Alpha-CLIP at a path in the place of its tower."""
     from transformers import LlavaForConditionalGeneration

@@ -13,14 +13,14 @@ from rich.table import Table
 
 def models(json: bool = typer.Option(False, '--json', help='Print JSON.')) -> None:
     """List known models with family, focus modes, checkpoint, licence, memory and presence."""
-    from caption_ros.captioners import FILTERS, KNOWN, local_checkpoint
+    from caption_ros.captioners import FILTERS, KNOWN, ready_checkpoint
 
     rows = [{
         'name': card.name, 'aliases': list(card.aliases), 'family': card.family,
         'focus': list(card.focus_modes),
         'checkpoint': card.checkpoint.replace('packaged:', 'packaged: '),
         'licence': card.licence, 'memory_mb_float32': round(card.memory_bytes / 1e6),
-        'local': str(local_checkpoint(card) or ''), 'notes': card.notes,
+        'local': str(ready_checkpoint(card) or ''), 'notes': card.notes,
     } for card in (*KNOWN.values(), *FILTERS.values())]
     if json:
         typer.echo(json_module.dumps(rows))

@@ -63,7 +63,7 @@ def _serve(model: str, image: str, host: str, port: int, user: tuple[str, str] |
                           "'caption_ros[web]'") from None
     from PIL import Image
 
-    from caption_ros.captioners import KNOWN, load_captioner, local_checkpoint
+    from caption_ros.captioners import KNOWN, load_captioner, ready_checkpoint
     from caption_ros.web.page import Page, launch_options
     from caption_ros.web.painting import MOST_PIXELS
     from caption_ros.web.studio import Studio
@@ -73,7 +73,7 @@ def _serve(model: str, image: str, host: str, port: int, user: tuple[str, str] |
 
     def load(name: str) -> Captioner:
         return load_captioner(name, device=device, dtype=dtype)
-    here = [card.name for card in KNOWN.values() if local_checkpoint(card) is not None]
+    here = [card.name for card in KNOWN.values() if ready_checkpoint(card) is not None]
     studio = Studio(list(dict.fromkeys([model, *here])), load)
     studio.start()
     live = _live(image)

@@ -38,11 +38,15 @@ def _conversion_failure(backend: str) -> str:
 
 def check_models() -> Iterator[Finding]:
     """Look for the checkpoints of known models; nothing is downloaded."""
-    from caption_ros.captioners import KNOWN, local_checkpoint, models_folder
+    from caption_ros.captioners import KNOWN, local_checkpoint, models_folder, ready_checkpoint
     for card in KNOWN.values():
         folder = local_checkpoint(card)
         name = f'model {card.name}'
-        if folder is not None:
+        if folder is not None and ready_checkpoint(card) is None:
+            yield Finding(name, INFO, f'{folder} is here without {card.also}; needed '
+                          'only if you choose it',
+                          f'put it into {models_folder() / card.name}')
+        elif folder is not None:
             yield Finding(name, OK, str(folder))
         elif card.is_packaged:
             yield Finding(name, PROBLEM, 'ships with the package and is not there',

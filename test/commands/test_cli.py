@@ -112,6 +112,17 @@ def test_models_tells_what_is_here(run):
     assert 'tabletop' in run('models').stdout
 
 
+def test_a_llava_alone_is_not_the_model_that_sees_regions(run, tmp_path, monkeypatch):
+    monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
+    folder = tmp_path / 'alpha-clip-llava'
+    folder.mkdir()
+    (folder / 'config.json').write_text('{"model_type": "llava"}')
+    for wanted in ('', str(folder)):
+        rows = {row['name']: row for row in json.loads(run('models', '--json').stdout)}
+        assert rows[folder.name]['local'] == wanted
+        (folder / 'clip.pth').touch()
+
+
 @pytest.mark.parametrize('words, text', [
     (['image'], "Missing argument 'files'"),
     (['image', 'a.png', '--num-beams', 'x'], "Invalid value for '--num-beams'"),

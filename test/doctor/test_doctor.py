@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from caption_ros import doctor
+from caption_ros.captioners import KNOWN, ready_checkpoint
 from caption_ros.captioners.devices import torch_build as build_of_torch
 from caption_ros.commands.doctor import doctor as command
 from caption_ros.doctor import torch_build
@@ -237,6 +238,25 @@ def test_models_that_are_not_here_say_where_to_put_them(monkeypatch, tmp_path):
     assert found['model blip'].level == 'info'  # nobody asked for it
     assert str(tmp_path / 'blip') in found['model blip'].fix
     assert f'looked in {tmp_path / "blip"} and ' in found['model blip'].text
+
+
+@pytest.mark.parametrize('channels, files, is_ready', [
+    (3, [], False), (3, ['clip.pth'], True), (4, [], True)])
+def test_a_llava_is_ready_with_an_alpha_clip_beside_it_or_in_it(monkeypatch, tmp_path, channels,
+                                                                files, is_ready):
+    monkeypatch.setenv('CAPTION_ROS_MODELS', str(tmp_path))
+    folder = tmp_path / 'alpha-clip-llava'
+    folder.mkdir()
+    (folder / 'config.json').write_text(json.dumps({
+        'model_type': 'llava',
+        'vision_config': {'model_type': 'clip_vision_model', 'num_channels': channels}}))
+    for name in files:
+        (folder / name).touch()
+    found = {finding.name: finding for finding in doctor.check_models()}[f'model {folder.name}']
+    assert found.level == ('ok' if is_ready else 'info') and str(folder) in found.text
+    assert is_ready or "is here without Alpha-CLIP's .pth" in found.text
+    assert is_ready or found.fix == f'put it into {folder}'
+    assert ready_checkpoint(KNOWN[folder.name]) == (folder if is_ready else None)
 
 
 def test_a_check_that_fails_is_a_problem_and_the_others_go_on(monkeypatch):
