@@ -35,7 +35,7 @@ def picture(scene, tmp_path):
     return path
 
 
-def wait_for(condition, what, timeout_s=20.0):
+def wait_for(condition, what, timeout_s=40.0):
     end_s = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < end_s, f'not within {timeout_s} s: {what()}'
