@@ -8,7 +8,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -185,7 +185,7 @@ class BaseCaptioner:
 
         self._threads = torch.get_num_threads()
         alone = self._is_small and captions < _MANY
-        with torch.inference_mode(), threads(1 if alone else self._threads), \
+        with torch.inference_mode(), threads(1) if alone else nullcontext(), \
                 attention_by(self._acceleration.attention):
             yield
 

@@ -144,6 +144,7 @@ class VisionTextCaptioner(BaseCaptioner):
         if self.device != 'cpu' or self._compiled is not None:
             return encode(batch)
         if self._is_small:
+            # Many captions have torch's threads already; see _computing.
             lanes = 1 if torch.get_num_threads() > 1 else min(self._threads, len(batch))
             return self._side_by_side(encode, batch, lanes)
         rest = len(batch) % self._threads  # all threads share each of these

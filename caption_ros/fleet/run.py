@@ -22,7 +22,14 @@ from caption_ros.bags.places import sync
 from caption_ros.captioner import Captioner
 from caption_ros.errors import OptionError, OutputError, RecordingError
 from caption_ros.fleet.index import INDEX, PART, merge_parts, open_index
-from caption_ros.fleet.storage import Source, find_sources, list_files, open_place
+from caption_ros.fleet.storage import (
+    Source,
+    find_sources,
+    is_local,
+    list_files,
+    open_place,
+    remove,
+)
 from caption_ros.fleet.work import RUN, Outcome, Task, is_of_run, read_mark
 
 FAILED = 'failed.jsonl'
@@ -140,7 +147,7 @@ def caption_fleet(place: str, out: str, load: Callable[[], Captioner],
 def _absolute(out: str) -> str:
     """Workers run in folders of their own, so a relative path would be another there."""
     system, root = open_place(out)
-    return root if type(system).__name__ == 'LocalFileSystem' else out
+    return root if is_local(system) else out
 
 
 def _is_finished(task: Task, system: Any, root: str, there: dict[str, int]) -> bool:
@@ -177,8 +184,7 @@ def _write_failed(system: Any, root: str, summary: FleetSummary, sources: list[S
     """Write what failed as JSON lines, or remove the file of a run before."""
     path = f'{root}/{FAILED}'
     if not summary.failed:
-        if system.exists(path):
-            system.rm_file(path)
+        remove(system, path)
         return
     names = {source.label: source.name for source in sources}
     # Names of files that are no text become the escapes that JSON has for them.
@@ -217,11 +223,10 @@ def _write_index(system: Any, root: str) -> int:
         system.makedirs(root, exist_ok=True)
         unfinished = f'{root}/.{INDEX}.unfinished'
         system.put_file(str(made), unfinished)
-    if type(system).__name__ == 'LocalFileSystem':
+    if is_local(system):
         sync(Path(unfinished))
     system.mv(unfinished, f'{root}/{INDEX}')
-    if system.exists(f'{root}/{_STALE}'):
-        system.rm_file(f'{root}/{_STALE}')
+    remove(system, f'{root}/{_STALE}')
     return count
 
 

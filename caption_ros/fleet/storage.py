@@ -53,9 +53,20 @@ def _open_by_pyarrow(url: str) -> tuple[Any, str] | None:
 
 def local_path(url: str) -> Path | None:
     """Return the local path that a path or URL stands for, or None."""
-    from fsspec.implementations.local import LocalFileSystem
     system, path = open_place(url)
-    return Path(path) if isinstance(system, LocalFileSystem) else None
+    return Path(path) if is_local(system) else None
+
+
+def is_local(system: Any) -> bool:
+    """Tell whether a file system is that of this machine."""
+    from fsspec.implementations.local import LocalFileSystem
+    return isinstance(system, LocalFileSystem)
+
+
+def remove(system: Any, path: str) -> None:
+    """Remove a file, if it is there."""
+    if system.exists(path):
+        system.rm_file(path)
 
 
 def shown(url: str) -> str:
@@ -224,8 +235,7 @@ def list_files(system: Any, path: str, skip: str | None = None) -> dict[str, int
     Raises:
         OptionError: If a local folder cannot be read.
     """
-    from fsspec.implementations.local import LocalFileSystem
-    if isinstance(system, LocalFileSystem):
+    if is_local(system):
         paths = [path] if os.path.isfile(path) else (
             os.path.join(folder, name) for folder, names in _folders(path, skip) for name in names)
         return {name: _size(name) for name in paths}

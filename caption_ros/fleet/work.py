@@ -30,7 +30,7 @@ from caption_ros.errors import (
     RecordingError,
 )
 from caption_ros.fleet.index import PART, write_part
-from caption_ros.fleet.storage import Source, open_place, shown
+from caption_ros.fleet.storage import Source, is_local, open_place, remove, shown
 
 RUN = 'run.json'
 _OUTS = ('captions.mcap', 'captioned.mcap')
@@ -101,8 +101,8 @@ def caption_source(task: Task, load: Callable[[], Captioner]) -> Outcome:
 def _caption(task: Task, load: Callable[[], Captioner], scratch: Path) -> Outcome:
     system, root = open_place(task.out)
     target = f'{root.rstrip("/")}/{task.source.name}'
-    is_local = type(system).__name__ == 'LocalFileSystem'
-    results = Path(target) if is_local else scratch / 'results'
+    here = is_local(system)
+    results = Path(target) if here else scratch / 'results'
     recording = task.source.fetch(scratch)
     out = results / _OUTS[not task.options.captions_only]
     may_go_on = _prepare(task, results, recording)
@@ -111,7 +111,7 @@ def _caption(task: Task, load: Callable[[], Captioner], scratch: Path) -> Outcom
     if summary is not None and summary.out is None:
         return Outcome(error=_why_nothing(summary))
     captions = write_part(results / 'captions.jsonl', task.source.label, results / PART)
-    if not is_local:
+    if not here:
         _upload(results, system, target, _places(results, recording))
     with (results / 'captions.jsonl').open('rb') as lines:
         frames = sum(1 for _ in lines)
@@ -186,10 +186,10 @@ def _upload(results: Path, system: Any, target: str, places: list[Places]) -> No
     """
     system.makedirs(target, exist_ok=True)
     system.invalidate_cache(target)
-    _remove(system, f'{target}/{PART}')
+    remove(system, f'{target}/{PART}')
     if system.exists(f'{target}/{RUN}'):  # of another run, so what it left is ours
         for name in {path.name for one in places for path in one.results() if not path.exists()}:
-            _remove(system, f'{target}/{name}')
+            remove(system, f'{target}/{name}')
     last, unfinished = {RUN: 1, PART: 2}, f'{target}/.{PART}.unfinished'
     for path in sorted(results.iterdir(), key=lambda path: (last.get(path.name, 0), path.name)):
         there = unfinished if path.name == PART else f'{target}/{path.name}'
@@ -198,8 +198,3 @@ def _upload(results: Path, system: Any, target: str, places: list[Places]) -> No
         if size != path.stat().st_size:
             raise OutputError(f'{there} has {size} bytes after writing {path.stat().st_size}')
     system.mv(unfinished, f'{target}/{PART}')
-
-
-def _remove(system: Any, path: str) -> None:
-    if system.exists(path):
-        system.rm_file(path)

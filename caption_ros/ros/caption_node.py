@@ -463,12 +463,13 @@ class CaptionNode(LifecycleNodeMixin, Node):
                     camera.status(time.monotonic(), active=True).message
                     for camera in self.cameras.values())
             asked: dict[str, CaptionOptions] = {}
-            is_first = True
-            while not all([self._answered(self.cameras[name], frame, asked)
-                           for name, frame in wanted.items()]):
-                if is_first:
-                    self._worker.hurry()
-                is_first = False
+
+            def are_answered() -> bool:
+                return all([self._answered(self.cameras[name], frame, asked)
+                            for name, frame in wanted.items()])
+            if not are_answered():
+                self._worker.hurry()
+            while not are_answered():
                 self._outcome_changed.wait(_DESCRIBE_LOOK_UP_S)
                 if self._session != session:
                     return False, 'the node was deactivated meanwhile'
