@@ -20,6 +20,7 @@ import statistics
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,12 @@ def ask(service: Any, calls: int, answers: list[Any]) -> None:
 def run(calls: int, clients: int) -> dict[str, Any]:
     """Run it and return what is printed."""
     import rclpy
-    from rclpy.executors import SingleThreadedExecutor
     from rclpy.parameter import Parameter
     from std_srvs.srv import Trigger
 
     from caption_ros import load_captioner
     from caption_ros.ros.caption_node import CaptionNode
-    from caption_ros.ros.spinning import make_executor
+    from caption_ros.ros.spinning import spinning
     captioner = WatchedCaptioner(load_captioner('tabletop'))
     pictures = scenes(captioner)
     captioner.latencies_s.clear()
@@ -136,15 +136,9 @@ def run(calls: int, clients: int) -> dict[str, Any]:
         Parameter('describe', value='scene'), Parameter('autostart', value=True)])
     askers = [rclpy.create_node(f'asker_{i}') for i in range(clients)]
     services = [asker.create_client(Trigger, '/caption_node/describe') for asker in askers]
-    executors = [make_executor(node), SingleThreadedExecutor()]
-    for asker in askers:
-        executors[1].add_node(asker)
-    spinning = [threading.Thread(target=executor.spin, daemon=True) for executor in executors]
-    for thread in spinning:
-        thread.start()
     camera = Camera(askers[0], pictures)
     answers: list[Any] = []
-    try:
+    with spinning(*askers), spinning(node), closing(camera):
         for service in services:
             service.wait_for_service(_TIMEOUT_S)
         while not captioner.latencies_s:
@@ -155,15 +149,9 @@ def run(calls: int, clients: int) -> dict[str, Any]:
             thread.start()
         for thread in threads:
             thread.join()
-    finally:
-        camera.close()
-        for executor in executors:
-            executor.shutdown()
-        for thread in spinning:
-            thread.join(_TIMEOUT_S)
-        for made in (node, *askers):
-            made.destroy_node()
-        rclpy.try_shutdown()
+    for made in (node, *askers):
+        made.destroy_node()
+    rclpy.try_shutdown()
     return summary(answers, camera.shown, captioner)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,24 +100,20 @@ def _check_packages() -> None:
 def _running(node: Replay) -> Iterator[None]:
     """Serve the node's services and keys on other threads; signals end the playing."""
     from caption_ros.ros.keyboard import DOWN, UP, keys
-    from caption_ros.ros.spinning import make_executor
-    executor = make_executor(node)
-    thread = threading.Thread(target=executor.spin, name='services', daemon=True)
+    from caption_ros.ros.spinning import spinning
     before = {number: signal.signal(number, lambda *_: node.stop())
               for number in (signal.SIGINT, signal.SIGTERM)}
-    thread.start()
     try:
-        with keys({b' ': node.toggle, b'q': node.stop,
-                   UP: lambda: node.set_rate(node.playback.rate * 1.1),
-                   DOWN: lambda: node.set_rate(node.playback.rate / 1.1)}) as has_keys:
+        with spinning(node), keys({
+                b' ': node.toggle, b'q': node.stop,
+                UP: lambda: node.set_rate(node.playback.rate * 1.1),
+                DOWN: lambda: node.set_rate(node.playback.rate / 1.1)}) as has_keys:
             if has_keys:
                 typer.echo('space pauses, up and down change the rate, q ends', err=True)
             yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        executor.shutdown()
-        thread.join()
 
 
 def _say_what_is_left_out(node: Replay) -> None:

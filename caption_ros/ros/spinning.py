@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import rclpy
@@ -132,11 +133,39 @@ def _leave() -> NoReturn:
     os._exit(0)
 
 
-def make_executor(node: Any) -> NodeExecutor:
-    """Return an executor with a node in it; ``slow_groups`` of the node names its slow groups."""
-    executor = NodeExecutor(getattr(node, 'slow_groups', ()))
-    executor.add_node(node)
+def make_executor(*nodes: Any) -> NodeExecutor:
+    """Return an executor with nodes in it; ``slow_groups`` of a node names its slow groups."""
+    executor = NodeExecutor([
+        group for node in nodes for group in getattr(node, 'slow_groups', ())])
+    for node in nodes:
+        executor.add_node(node)
     return executor
+
+
+@contextmanager
+def spinning(*nodes: Any) -> Iterator[None]:
+    """Run the callbacks of nodes on a thread, which has ended when this ends.
+
+    rclpy's shutdown() takes away what wakes a thread that waits, and one that was just about to
+    wait would do so for ever. So the thread ends before it.
+    """
+    executor = make_executor(*nodes)
+    ended = threading.Event()
+
+    def spin() -> None:
+        with suppress(ExternalShutdownException):
+            while not ended.is_set():
+                executor._spin_once(None, ended.is_set)
+
+    thread = threading.Thread(target=spin, name='callbacks', daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        executor.wake()
+        thread.join()
+        executor.shutdown()
 
 
 def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> None:

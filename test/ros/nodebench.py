@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import cv2
@@ -141,14 +142,13 @@ class Bench:
 
     def __init__(self, **parameters: Any) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
-        from rclpy.executors import SingleThreadedExecutor
         from rclpy.parameter import Parameter
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import CompressedImage, Image
         from std_msgs.msg import String
 
         from caption_ros.ros.caption_node import CaptionNode
-        from caption_ros.ros.spinning import make_executor
+        from caption_ros.ros.spinning import spinning
         self.captioners: list[FakeCaptioner] = []
         self.load_error: Exception | None = None
         self.real: Any = None  # a captioner to load in the place of the fake one
@@ -177,13 +177,9 @@ class Bench:
                                             lambda m: self.texts.append(m.data), self.reliable)
         self.client.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics,
                                         self.reliable)
-        self._executors = [make_executor(self.node), SingleThreadedExecutor()]
-        self._executors[1].add_node(self.client)
-        self._threads = []
-        for executor in self._executors:
-            thread = threading.Thread(target=executor.spin, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._spinning = ExitStack()
+        for node in (self.client, self.node):
+            self._spinning.enter_context(spinning(node))
 
     @property
     def captioner(self) -> FakeCaptioner:
@@ -296,9 +292,6 @@ class Bench:
     def close(self) -> None:
         for captioner in self.captioners:
             captioner.gate.set()
-        for executor in self._executors:
-            executor.shutdown()
-        for thread in self._threads:
-            thread.join(TIMEOUT_S)
+        self._spinning.close()
         self.node.destroy_node()
         self.client.destroy_node()

@@ -4,18 +4,16 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import rclpy
 from nodebench import wait_for
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import RegionOfInterest
 
 from caption_ros.errors import RegionError
 from caption_ros.ros.pointing import Marks, Pointing, optional_msgs
+from caption_ros.ros.spinning import spinning
 
 SIZE = (48, 64)
 
@@ -24,10 +22,6 @@ SIZE = (48, 64)
 def told(ros):
     """Make a Pointing in a node that spins, and publishers of another node."""
     node, other = rclpy.create_node('pointed'), rclpy.create_node('people')
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
 
     class Told:
         warnings: list[str] = []
@@ -49,9 +43,8 @@ def told(ros):
         def marks(self, max_age_s=60.0):
             return self.pointing.marks(max_age_s)
 
-    yield Told()
-    executor.shutdown()
-    thread.join()
+    with spinning(node):
+        yield Told()
     node.destroy_node()
     other.destroy_node()
 

@@ -8,7 +8,7 @@ import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from std_msgs.msg import String
 
-from caption_ros.ros.spinning import NodeExecutor
+from caption_ros.ros.spinning import NodeExecutor, spinning
 
 MESSAGES = 20
 
@@ -90,3 +90,21 @@ def test_a_slow_callback_is_handed_over_once_however_late_its_thread_begins(node
     begun.set()
     _spin_until(executor, lambda: len(calls) > 1)  # and it goes on afterwards
     executor.shutdown()
+
+
+def test_a_thread_that_is_about_to_wait_ends_as_well(node):
+    here, go_on = threading.Event(), threading.Event()
+    with spinning(node):
+        executor = node.executor
+
+        def nodes():
+            here.set()
+            go_on.wait(10)
+            return [node]
+        executor.get_nodes = nodes
+        executor.wake()
+        assert here.wait(10)  # past rclpy's question whether it was shut down, before it waits
+        threading.Timer(0.5, go_on.set).start()
+        left_s = time.monotonic()
+    assert 0.3 < time.monotonic() - left_s < 5
+    assert not any(thread.name == 'callbacks' for thread in threading.enumerate())
