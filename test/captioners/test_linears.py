@@ -17,6 +17,7 @@ from caption_ros.captioners.linears import (
     PlainLinear,
     ScreenedHead,
     as_linear,
+    can_pack,
     linear_weights,
     pack_linears,
     rounded,
@@ -27,6 +28,8 @@ from caption_ros.pipeline import caption_frame
 RGB = np.random.default_rng(1).integers(0, 256, (40, 48, 3), np.uint8)
 LABELS = np.zeros((40, 48), np.uint8)
 LABELS[5:20, 5:20], LABELS[20:38, 25:45] = 1, 2
+packs_bfloat16 = pytest.mark.skipif(not can_pack(torch.bfloat16),
+                                    reason='this CPU cannot multiply bfloat16')
 
 
 def _layers():
@@ -115,6 +118,7 @@ def test_int8_is_close_to_float32_and_called_by_its_name(make, tmp_path):
         assert other.score == pytest.approx(one.score, abs=0.1)
 
 
+@packs_bfloat16
 def test_with_amx_keys_of_the_image_are_in_bfloat16_whatever_the_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, 'has_amx', lambda: True)
     monkeypatch.setattr(loading, '_ENCODER', 0)
@@ -132,6 +136,7 @@ def test_with_amx_keys_of_the_image_are_in_bfloat16_whatever_the_decoder(tmp_pat
         assert caption_frame(RGB, LABELS, captioner, CaptionOptions(max_new_tokens=3))
 
 
+@packs_bfloat16
 @pytest.mark.parametrize('beams', [1, 2])
 def test_with_amx_what_looks_is_in_bfloat16_beside_int8(beams, tmp_path, monkeypatch):
     tiny_checkpoints.vit_gpt2(tmp_path)
