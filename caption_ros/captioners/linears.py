@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caption_ros.captioners.devices import has_amx, has_vnni
+from caption_ros.captioners.devices import has_vnni
 from caption_ros.errors import OptionError
 
-_ROWS_WITH_AMX = 128  # oneDNN's order for so many; that for one is slower with more, not faster
+_ROWS = 128  # oneDNN's order for so many; that for one is slower with more, and hardly faster
 
 
 class PlainLinear(nn.Module):
@@ -53,7 +53,7 @@ class PackedLinear(nn.Module):
         self.packed_dtype = str(weight.dtype).removeprefix('torch.')
         self.dtype = weight.dtype
         self.weight = torch.ops.mkldnn._reorder_linear_weight(
-            weight.detach().contiguous(), _ROWS_WITH_AMX if has_amx() else 1)
+            weight.detach().contiguous(), _ROWS)
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:

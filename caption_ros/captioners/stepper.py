@@ -159,12 +159,12 @@ class Stepper(nn.Module):
             keep: Encoder tokens to look at, (rows, 1, 1, encoder tokens), bool; None is all.
             given: The start token and what else each caption begins with, at least one.
             most: Most tokens to say, 1 or more.
-            ahead: Most tokens of a draft, if there is one; 0 with more than one row.
+            ahead: Most tokens of a draft, if there is one.
 
         Returns:
             Token ids and the logarithms of their probabilities, each (tokens, rows), where what
-            follows the first end of a row means nothing; and how many tokens were drafted, and
-            how many of these were right.
+            follows the first end of a row means nothing; and how many tokens were drafted for
+            each row, and how many of these were right in all rows.
         """
         rows = picks.size(0)
         if keep is not None and hidden.size(0) == 1:
@@ -184,7 +184,7 @@ class Stepper(nn.Module):
             fixed = block.size(1)
             # A draft that is wrong more often than not costs more than it saves.
             if fixed == 1 and drafted - 2 * right < 4:
-                block = self._drafted(block, position, said, seen, keep,
+                block = self._drafted(block, position, said, seen, keep, ended,
                                       min(trust, ahead, most - at - 1))
             steps = block.size(1)
             logits = self._pass(block, position, said, seen, keep, fixed - 1)
@@ -192,7 +192,8 @@ class Stepper(nn.Module):
             over = (self._ends(best).cumsum(1) > 0) | ended.unsqueeze(1)
             count = 1
             if steps > fixed:
-                count += int((best[0, :-1] == block[0, fixed:]).cumprod(0).sum())
+                same = (best[:, :-1] == block[:, fixed:]) | over[:, :-1]
+                count += int(same.all(0).cumprod(0).sum())
                 drafted += steps - fixed
                 right += count - 1
                 trust = 2 * trust if count == steps else 2
@@ -224,14 +225,15 @@ class Stepper(nn.Module):
         return seen
 
     def _drafted(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
-                 keep: Optional[Tensor], ahead: int) -> Tensor:
-        """Return the last token, (1, 1), and what the draft says after it."""
+                 keep: Optional[Tensor], ended: Tensor, ahead: int) -> Tensor:
+        """Return the last tokens, (rows, 1), and what the draft says after them."""
         if self.draft is not None:
             for step in range(ahead):
                 token = self.draft(block[:, -1:], position + step, said, seen, keep,
                                    None).argmax(-1)
                 block = torch.cat([block, token], 1)
-                if bool(self._ends(token)):
+                ended = ended | self._ends(token[:, 0])
+                if bool(ended.all()):
                     break
         return block
 

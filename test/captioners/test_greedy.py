@@ -1,7 +1,11 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import copy
+from typing import Optional
+
 import pytest
 import torch
+from cpu_kinds import packs_bfloat16
 from tiny_checkpoints import END, START, VOCABULARY
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -223,11 +227,91 @@ def test_a_draft_ends_where_the_caption_ends():
     assert found.tokens == wanted.tokens and search.drafted <= len(wanted.tokens[0]) + 1 < 7
 
 
-def test_captions_of_several_regions_have_no_draft():
+def _hidden(images, seed=9):
+    return torch.randn(images, SEEN, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def _wanted_of(model, hidden, rows, mask, new, eos=END):
+    return decode(model, _config(model, eos), torch.tensor([START]), hidden[rows], mask,
+                  CaptionOptions(max_new_tokens=new), 32)
+
+
+@pytest.mark.parametrize('rows', [[0, 0, 0], [0, 1, 2, 3], [0, 0, 1, 1, 1]],
+                         ids=['regions', 'images', 'both'])
+@pytest.mark.parametrize('seed', range(4))
+def test_a_draft_of_several_captions_changes_no_word(seed, rows):
+    model, hidden = _packed(seed), _hidden(1 + max(rows))
+    torch.manual_seed(seed)
+    mask = (torch.rand(len(rows), SEEN) < 0.6).long()
+    mask[:, 0] = 1
+    with torch.inference_mode():
+        # One of the words that they say ends them, so that they end one after the other.
+        end = _wanted_of(model, hidden, rows, mask, 12).tokens[0][2]
+        search = GreedySearch(model, [END, end])
+        found = search([START], hidden, rows, mask, 12)
+        wanted = _wanted_of(model, hidden, rows, mask, 12, [END, end])
+    assert search.right and search.drafted % len(rows) == 0
+    assert found.tokens == wanted.tokens
+    assert found.scores == pytest.approx(wanted.scores, rel=1e-3)
+
+
+def test_a_draft_that_is_wrong_for_one_of_several_is_given_up(monkeypatch):
+    monkeypatch.setattr(greedy, 'rounded', lambda _: greedy._gpt2(_decoder(7))[0])
+    model, hidden, rows = _packed(0), _hidden(3), [0, 1, 2]
+    with torch.inference_mode():
+        search = GreedySearch(model, VOCABULARY + 1)
+        found = search([START], hidden, rows, None, 30)
+        wanted = _wanted_of(model, hidden, rows, None, 30, VOCABULARY + 1)
+    assert found.tokens == wanted.tokens
+    assert 2 * search.right < search.drafted < 12 * len(rows)
+
+
+class _LostAfterTheEnd(nn.Module):
+    """A decoder's draft that is right, but not of what comes after a caption's end."""
+
+    def __init__(self, decoder, end):
+        super().__init__()
+        self.decoder = decoder
+        self.end: int = end
+
+    def forward(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
+                keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
+        logits = self.decoder(block, position, said, seen, keep, causal)
+        return torch.where((block == self.end).unsqueeze(-1), -logits, logits)
+
+
+def test_a_caption_that_has_ended_does_not_hold_up_the_draft_of_the_others(monkeypatch):
+    model, hidden, rows = _packed(0), _hidden(4), [0, 1, 2, 3]
+    with torch.inference_mode():
+        said = _wanted_of(model, hidden, rows, None, 12, VOCABULARY + 1).tokens
+        end = next(word for word in said[0][:6] if any(word not in other for other in said))
+        wanted = _wanted_of(model, hidden, rows, None, 12, end)
+        monkeypatch.setattr(greedy, '_draft', lambda whole: _LostAfterTheEnd(
+            copy.deepcopy(greedy._gpt2(_decoder(0))[0]), end))
+        search = GreedySearch(model, end)
+        found = search([START], hidden, rows, None, 12)
+    assert found.tokens == wanted.tokens
+    assert min(map(len, found.tokens)) < 6 and max(map(len, found.tokens)) == 12
+    assert search.right == search.drafted > 8 * len(rows)
+
+
+def test_captions_of_many_regions_have_no_draft():
     search = GreedySearch(_packed(0), END)
     with torch.inference_mode():
-        search([START], torch.randn(1, SEEN, WIDTH), [0, 0], None, 12)
+        search([START], _hidden(1), [0] * 13, None, 12)
     assert search.drafted == 0
+
+
+@packs_bfloat16
+def test_several_captions_in_bfloat16_have_no_draft():
+    model = _decoder().to(torch.bfloat16)
+    pack_linears(model)
+    search = GreedySearch(model, END)
+    with torch.inference_mode():
+        search([START], _hidden(1).to(torch.bfloat16), [0, 0], None, 12)
+        assert search.drafted == 0
+        search([START], _hidden(1).to(torch.bfloat16), [0], None, 12)
+        assert search.drafted
 
 
 def test_captions_may_begin_with_given_words():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_checkpoints
 import torch
+from cpu_kinds import packs_bfloat16
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -17,7 +18,6 @@ from caption_ros.captioners.linears import (
     PlainLinear,
     ScreenedHead,
     as_linear,
-    can_pack,
     linear_weights,
     pack_linears,
     rounded,
@@ -28,8 +28,6 @@ from caption_ros.pipeline import caption_frame
 RGB = np.random.default_rng(1).integers(0, 256, (40, 48, 3), np.uint8)
 LABELS = np.zeros((40, 48), np.uint8)
 LABELS[5:20, 5:20], LABELS[20:38, 25:45] = 1, 2
-packs_bfloat16 = pytest.mark.skipif(not can_pack(torch.bfloat16),
-                                    reason='this CPU cannot multiply bfloat16')
 
 
 def _layers():
