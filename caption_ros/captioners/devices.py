@@ -97,6 +97,14 @@ def cpu_has_bfloat16() -> bool:
     return has_amx() or _cpu_can('_is_avx512_bf16_supported')
 
 
+def cpu_has_float16() -> bool:
+    """Tell whether this CPU multiplies float16 in hardware."""
+    import torch
+
+    ask = getattr(torch.ops.mkldnn, '_is_mkldnn_fp16_supported', None)
+    return ask is not None and bool(ask())
+
+
 def has_amx() -> bool:
     """Tell whether this CPU multiplies small matrices in hardware (AMX)."""
     return _cpu_can('_is_amx_tile_supported')

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from caption_ros.captioners.devices import LARGE, resolve_dtype
 from caption_ros.captioners.loading import one_line, quiet
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.training.model import IGNORED, Collate, Trainee
@@ -266,7 +267,9 @@ def train(
     loader = DataLoader(
         StepDataset(samples, collate, start, options.steps),  # type: ignore[arg-type]
         batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=_quiet_worker)
-    half = torch.autocast(options.device.split(':')[0], torch.bfloat16)
+    # Without bfloat16 in hardware it takes several times as long as float32.
+    half = torch.autocast(options.device.split(':')[0], torch.bfloat16, enabled=(
+        resolve_dtype('auto', options.device, LARGE) is torch.bfloat16))
     encode, caption_loss = _encode, _caption_loss
     if options.compile:
         encode, caption_loss = (torch.compile(f, dynamic=True) for f in (encode, caption_loss))

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners import load_captioner, loading
+from caption_ros.captioners import base, load_captioner, loading
 from caption_ros.captioners.linears import (
     Int8Linear,
     PackedLinear,
@@ -175,6 +175,19 @@ def test_a_rounded_copy_takes_and_gives_float32_and_leaves_the_packed_as_it_was(
         assert found.dtype == torch.float32
         assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
         assert torch.equal(model(x.to(torch.bfloat16)), wanted)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_a_number_type_that_the_cpu_lacks_is_told_of(dtype, tmp_path, monkeypatch):
+    tiny_checkpoints.vit_gpt2(tmp_path)
+    captioner = load_captioner(str(tmp_path), device='cpu', dtype=dtype)
+    monkeypatch.setattr(base, f'cpu_has_{dtype}', lambda: False)
+    assert captioner.problems() == [f'this CPU has no {dtype} in hardware and takes several times '
+                                    'as long as with float32: set dtype to auto']
+    monkeypatch.setattr(base, f'cpu_has_{dtype}', lambda: True)
+    assert captioner.problems() == []
+    monkeypatch.setattr(base, f'cpu_has_{dtype}', lambda: False)
+    assert load_captioner(str(tmp_path), device='cpu', dtype='float32').problems() == []
 
 
 def test_where_the_cpu_cannot_pack_bfloat16_it_stays_plain(tmp_path, monkeypatch):

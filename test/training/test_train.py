@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from caption_ros import caption_frame, load_captioner
+from caption_ros.captioners import devices
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.scenes import scene_frame
 from caption_ros.training.model import (
@@ -51,6 +52,16 @@ def test_training_writes_a_checkpoint_that_captions(tmp_path):
     captions = caption_frame(frame.rgb, frame.labels, captioner)
     assert len(captions) == len(frame.region_captions)
     assert {caption.focus for caption in captions} == {'alpha'}
+
+
+@pytest.mark.parametrize('has_bfloat16', [True, False])
+def test_it_computes_in_bfloat16_where_the_cpu_can(has_bfloat16, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, 'cpu_has_bfloat16', lambda: has_bfloat16)
+    trainee, halves = _small(), []
+    trainee.model.encoder.register_forward_hook(
+        lambda *_: halves.append(torch.is_autocast_enabled('cpu')))
+    _run(tmp_path / 'run', 1, trainee=trainee)
+    assert halves[0] is has_bfloat16
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
