@@ -184,6 +184,8 @@ class Camera:
         lost = rises['images lost in transport'] + rises['masks lost in transport']
         arrived = rises['images received'] + rises['masks received']
         last_s = self.intake.last_image_s
+        since_s = None if last_s is None else now_s - last_s
+        is_silent = active and (since_s is None or since_s > settings.stale_after_s)
         values = {name: str(counts[name]) for name in (*_COUNTS, *self.intake.counts())}
         values['image rate Hz'] = f'{rises["images received"] / self._recent.span:.1f}'
         values['last bad frame'] = self.trouble.text
@@ -198,11 +200,10 @@ class Camera:
         status = input_status(
             active=active, topic=images.topic if images is not None else '',
             publishers=images.publishers if images is not None else 0,
-            since_image_s=None if last_s is None else now_s - last_s,
-            stale_after_s=settings.stale_after_s,
+            since_image_s=since_s, stale_after_s=settings.stale_after_s,
             lost=lost if lost > LOST_SHARE * (lost + arrived) else 0,
             lost_of=masks.topic if masks_lost and masks is not None else '',
-            transport_hint=transport_hint(best_effort), trouble=self.trouble,
+            transport_hint=transport_hint(best_effort, is_silent), trouble=self.trouble,
             now_s=now_s, values=values,
             other_types=() if images is None else images.other_types,
             wanted_type='' if images is None else images.type)

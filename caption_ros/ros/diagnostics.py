@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from caption_ros.errors import CaptionRosError
 from caption_ros.health import Status
 from caption_ros.resources import config_path
+from caption_ros.ros.shared_memory import is_cut_off
 
 PROFILE = 'fastdds.xml'
 LOST_SHARE = 0.01  # fewer lost frames than that are no reason to warn
@@ -33,12 +34,21 @@ def diagnostics_msg(statuses: Iterable[Status], node_name: str, hardware_id: str
     return message
 
 
-def transport_hint(best_effort: bool) -> str:
-    """Say what helps when a publisher is there and its images do not arrive."""
+def transport_hint(best_effort: bool, is_silent: bool) -> str:
+    """Say what helps when a publisher is there and its images do not arrive.
+
+    Args:
+        best_effort: Whether the publisher offers no more.
+        is_silent: Whether no image arrives at all, of late.
+    """
     try:
         profile = str(config_path(PROFILE))
     except CaptionRosError:
         profile = f'config/{PROFILE} of caption_ros'
+    if is_silent and is_cut_off():
+        return ('Fast DDS has cut this node off from its shared memory, as it may when a process '
+                'stands still for a second: start the node anew, with '
+                f'FASTDDS_DEFAULT_PROFILES_FILE={profile}, which allows five seconds')
     reliable = ' or let it offer reliable' if best_effort else ''
     return ('large images get lost in the default transport of Fast DDS: set '
             f'FASTDDS_DEFAULT_PROFILES_FILE={profile} for the process that publishes the images '
