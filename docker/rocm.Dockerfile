@@ -5,11 +5,13 @@
 ARG ROCM_IMAGE=rocm/pytorch:rocm7.2_ubuntu24.04_py3.12_pytorch_release_2.9.1
 ARG ROS_IMAGE=ros:jazzy-ros-base
 FROM ${ROS_IMAGE} AS ros
+# What lies in sources.list.d may be links to files elsewhere, which COPY would leave dangling.
+RUN cp -rL /etc/apt/sources.list.d /ros-sources
 
 FROM ${ROCM_IMAGE}
 ENV DEBIAN_FRONTEND=noninteractive ROS_DISTRO=jazzy
 # Where ROS comes from, and the key to check it with, are in its own image.
-COPY --from=ros /etc/apt/sources.list.d/ /etc/apt/sources.list.d/
+COPY --from=ros /ros-sources/ /etc/apt/sources.list.d/
 COPY --from=ros /usr/share/keyrings/ /usr/share/keyrings/
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \

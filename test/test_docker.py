@@ -95,6 +95,24 @@ def test_there_is_an_image_for_rocm_and_one_for_the_cpu():
     assert 'rocm/pytorch:' in rocm and 'ros:jazzy' in rocm
 
 
+def test_where_ros_comes_from_reaches_the_image_as_a_file(tmp_path):
+    # The package ros2-apt-source puts its file elsewhere, and a link to it into sources.list.d.
+    (tmp_path / 'etc/apt/sources.list.d').mkdir(parents=True)
+    (tmp_path / 'usr').mkdir()
+    (tmp_path / 'usr/ros2.sources').write_text('Types: deb')
+    link = tmp_path / 'etc/apt/sources.list.d/ros2.sources'
+    link.symlink_to(tmp_path / 'usr/ros2.sources')
+    steps = instructions((ROOT / 'docker/rocm.Dockerfile').read_text())
+    stage = steps[:[name for name, _ in steps].index('FROM', 3)]
+    for name, rest in stage:
+        if name == 'RUN':
+            subprocess.run(['sh', '-ec', re.sub(r' /', f' {tmp_path}/', rest)], check=True)
+    source = next(rest.split()[1] for name, rest in steps
+                  if name == 'COPY' and rest.endswith(' /etc/apt/sources.list.d/'))
+    copied = tmp_path / source.strip('/') / 'ros2.sources'
+    assert copied.read_text() == 'Types: deb' and not copied.is_symlink()
+
+
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
 def test_everything_that_the_package_installs_is_copied(path, monkeypatch):
     given = {}
