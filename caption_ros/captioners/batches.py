@@ -12,7 +12,9 @@ from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.devices import device_label
 from caption_ros.errors import CaptionError
 
-_TEXTS = ('out of memory', "can't allocate memory")  # CUDA and HIP; the CPU
+# CUDA and HIP; the CPU; cuBLAS and hipBLAS; MIOpen.
+_TEXTS = ('out of memory', "can't allocate memory", 'blas_status_alloc_failed',
+          'miopenstatusallocfailed')
 
 
 class Batches:

@@ -8,6 +8,7 @@ import torch
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import load_captioner
+from caption_ros.captioners.batches import is_out_of_memory
 from caption_ros.errors import CaptionError
 from caption_ros.region import regions_from_labels
 
@@ -67,6 +68,17 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_kept(captioner, monkey
     assert [record.message for record in caplog.records if 'out of memory' in record.message] == [
         "model 'tabletop' ran out of memory on cpu with 5 captions in a batch; it goes on with "
         'smaller batches']
+
+
+@pytest.mark.parametrize('text', [
+    'HIP out of memory. Tried to allocate 2.00 GiB', 'HIP error: out of memory',
+    'CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`',
+    'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`',
+    'miopenStatusAllocFailed',
+    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."])
+def test_the_libraries_below_torch_say_it_in_their_own_words(text):
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError('CUDA error: HIPBLAS_STATUS_INVALID_VALUE'))
 
 
 def test_one_caption_that_does_not_fit_is_an_error(captioner, monkeypatch):
