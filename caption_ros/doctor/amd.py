@@ -47,13 +47,17 @@ def check_gpu_access(kfd: Path = KFD, drm: Path = DRM, is_hip: Callable[[], bool
     if not kfd.exists():
         yield _no_compute(kfd, amd_cards(drm), is_hip(), driver)
         return
-    devices = [kfd, *(dri / name for name in _amd_nodes(drm, 'renderD*'))]
-    missing = [device for device in devices if not device.exists()]
-    if missing:
+    nodes = [dri / name for name in _amd_nodes(drm, 'renderD*')]
+    missing = [node for node in nodes if not node.exists()]
+    if missing and len(missing) < len(nodes):  # a container that was given some of the GPUs
+        yield Finding(_NAME, INFO, f'{_names(missing)} is not there, though the kernel has it: '
+                      'that GPU is not used', '--device=/dev/dri gives a container all of them')
+        missing = []
+    elif missing:
         yield Finding(_NAME, PROBLEM, f'{_names(missing)} is not there, though the kernel has it',
                       'in a container: --device=/dev/dri beside --device=/dev/kfd; else sudo '
                       'udevadm trigger')
-    devices = [device for device in devices if device.exists()]
+    devices = [device for device in (kfd, *nodes) if device.exists()]
     closed = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
     if closed:
         owners = list(dict.fromkeys(device.stat().st_gid for device in closed))

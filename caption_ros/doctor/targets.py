@@ -61,7 +61,11 @@ def gpu_targets(nodes: Path = _NODES) -> list[str]:
     """Return the target of each AMD GPU, in the kernel's order, such as gfx1030."""
     targets = []
     for path in sorted(nodes.glob('*/properties'), key=lambda path: int(path.parent.name)):
-        found = re.search(r'^gfx_target_version (\d+)', path.read_text(), re.M)
+        try:
+            properties = path.read_text()
+        except PermissionError:  # a GPU that this container was not given
+            continue
+        found = re.search(r'^gfx_target_version (\d+)', properties, re.M)
         version = int(found[1]) if found else 0  # 0 is a CPU
         if version:
             targets.append(f'gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}')

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,8 +26,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'getgroups', lambda: [4321])
     drm, dri = tmp_path / 'drm', tmp_path / 'dri'
 
-    def make(kfd=True, render=True, mode=0o660):
-        for name in ('card1', 'card1-DP-1', 'renderD128'):
+    def make(kfd=True, render=True, mode=0o660, more=()):
+        for name in ('card1', 'card1-DP-1', 'renderD128', *more):
             (drm / name / 'device').mkdir(parents=True)
             (drm / name / 'device' / 'vendor').write_text('0x1002\n')
         (drm / 'renderD129' / 'device').mkdir(parents=True)  # another maker's is none of ours
@@ -101,6 +102,14 @@ def test_kfd_without_its_render_node_is_a_container_without_dri(machine):
     finding, = machine(render=False)
     assert finding.level == 'error' and 'renderD128 is not there' in finding.text
     assert '--device=/dev/dri' in finding.fix
+
+
+def test_a_container_that_was_given_one_gpu_of_two_is_fine(machine, tmp_path, monkeypatch):
+    member_of(monkeypatch, tmp_path)
+    hidden, access = machine(more=('renderD130',))
+    assert hidden.level == 'info' and 'renderD130 is not there' in hidden.text
+    assert 'renderD128' not in hidden.text
+    assert access.level == 'ok' and 'renderD128 may be opened' in access.text
 
 
 @pytest.mark.parametrize('loaded', [False, True])
@@ -202,6 +211,19 @@ def test_the_override_is_of_the_same_family(target, override):
 def test_the_nearest_of_a_family_is_taken():
     assert targets.override_for('gfx1151', ('gfx1100', 'gfx1150')) == '11.5.0'
     assert targets.override_for('gfx909', ('gfx90c',)) == '9.0.12'
+
+
+def test_a_gpu_that_a_container_was_not_given_is_passed_over(tmp_path, monkeypatch):
+    nodes = topology(tmp_path, 100300, 110000)
+    read = Path.read_text
+
+    def as_the_kernel_does(path):
+        if path.parent.name == '1':
+            raise PermissionError(1, 'Operation not permitted')
+        return read(path)
+
+    monkeypatch.setattr(Path, 'read_text', as_the_kernel_does)
+    assert targets.gpu_targets(nodes) == ['gfx1100']
 
 
 def test_a_gpu_that_torch_has_code_for_is_ok(tmp_path):
