@@ -8,12 +8,13 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from caption_ros.doctor.amd import DRM, KFD, amd_cards
 from caption_ros.doctor.finding import INFO, OK, PROBLEM, WARNING, Finding, one_line
+from caption_ros.doctor.product import gpu_types_apart, types_that_multiply
 
 _NVIDIA = Path('/dev/nvidiactl')
 
@@ -40,7 +41,7 @@ def check_torch() -> Iterator[Finding]:
              'cpu': 'CPU'}
     yield Finding('torch', OK, f'{torch.__version__}, {names[build]} build')
     fast = 'bfloat16 in hardware' if cpu_has_bfloat16() else 'no fast bfloat16'
-    types, failures = _types_that_multiply(torch, 'cpu', ('float32', 'bfloat16', 'float16'))
+    types, failures = types_that_multiply(torch, 'cpu', ('float32', 'bfloat16', 'float16'))
     text = f'{", ".join(types)}; {fast}; {torch.get_num_threads()} threads'
     if 'float32' in types:
         yield Finding('CPU types', OK, text)
@@ -57,7 +58,8 @@ def check_torch() -> Iterator[Finding]:
 
 
 def _check_gpus(torch: Any, build: str, kfd: Path = KFD, nvidia: Path = _NVIDIA,
-                drm: Path = DRM) -> Iterator[Finding]:
+                drm: Path = DRM, types_of: Callable[[int], tuple[list[str], dict[str, str]]] =
+                gpu_types_apart) -> Iterator[Finding]:
     cards = amd_cards(drm)
     here = {'ROCm': [str(kfd)] * kfd.exists() or [f'AMD GPU {", ".join(cards)}'] * bool(cards),
             'CUDA': [str(nvidia)] * nvidia.exists()}
@@ -82,7 +84,7 @@ def _check_gpus(torch: Any, build: str, kfd: Path = KFD, nvidia: Path = _NVIDIA,
         name = f'GPU {index}'
         text = (f'{properties.name}{f" ({arch})" if arch else ""}, '
                 f'{properties.total_memory / 2**30:.0f} GiB')
-        types, failures = _gpu_types(torch, index)
+        types, failures = types_of(index)
         if 'float32' not in types:
             yield Finding(name, PROBLEM, f'{text}: a small product fails ({failures["float32"]})',
                           'this torch has no kernels for this GPU or its driver is too old: '
@@ -95,29 +97,3 @@ def _check_gpus(torch: Any, build: str, kfd: Path = KFD, nvidia: Path = _NVIDIA,
             for kind, failure in failures.items():
                 yield Finding(name, WARNING, f'{kind} does not work here ({failure})',
                               f'set dtype to {types[-1]}, or install another torch build')
-
-
-def _gpu_types(torch: Any, index: int) -> tuple[list[str], dict[str, str]]:
-    names = ['float32', 'float16']
-    with torch.cuda.device(index):
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            names.append('bfloat16')
-        return _types_that_multiply(torch, f'cuda:{index}', names)
-
-
-def _types_that_multiply(torch: Any, device: str,
-                         names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the types in which a small product comes out right, and why the others do not."""
-    types, failures = [], {}
-    for name in names:
-        try:
-            ones = torch.ones((16, 16), dtype=getattr(torch, name), device=device)
-            total = (ones @ ones).float().sum().item()
-        except RuntimeError as error:
-            failures[name] = one_line(error)
-            continue
-        if total == 16 ** 3:
-            types.append(name)
-        else:
-            failures[name] = f'the sum is {total:g} and not {16 ** 3}'
-    return types, failures

@@ -18,7 +18,7 @@ from caption_ros import doctor
 from caption_ros.captioners import KNOWN, ready_checkpoint
 from caption_ros.captioners.devices import torch_build as build_of_torch
 from caption_ros.commands.doctor import doctor as command
-from caption_ros.doctor import torch_build
+from caption_ros.doctor import product, torch_build
 from caption_ros.errors import CaptionRosError
 from caption_ros.resources import config_path
 
@@ -207,7 +207,8 @@ def test_a_gpu_without_kernels_is_a_problem_with_a_fix():
         get_device_properties=lambda index: gpu, device=lambda index: nullcontext(),
         is_bf16_supported=lambda **_: True)
     fake = SimpleNamespace(cuda=cuda, ones=refuse, float32=None, float16=None, bfloat16=None)
-    finding, = torch_build._check_gpus(fake, 'rocm')
+    finding, = torch_build._check_gpus(fake, 'rocm',
+                                       types_of=lambda index: product.gpu_types(fake, index))
     assert finding.level == 'error' and 'no kernel image' in finding.text
     assert 'gfx1100' in finding.text and 'device:=cpu' in finding.fix
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from caption_ros.doctor import amd, check_gpu_access, check_targets, targets, torch_build
+from caption_ros.doctor import amd, check_gpu_access, check_targets, product, targets, torch_build
 
 TORCH_71 = ('gfx900', 'gfx906', 'gfx908', 'gfx90a', 'gfx942', 'gfx1030', 'gfx1100', 'gfx1101',
             'gfx1102', 'gfx1200', 'gfx1201')
@@ -153,11 +153,11 @@ def test_a_wheel_for_another_maker_is_a_warning(tmp_path, build, cards, nvidia, 
     ('gfx906:sramecc+:xnack-', True, True), ('gfx1030', True, True), ('gfx1100', True, False),
     ('gfx90a:sramecc+:xnack-', True, False), ('', False, True), ('', True, False)])
 def test_a_gpu_without_bfloat16_is_told_with_what_to_take(tmp_path, target, torch_says, told):
-    product = SimpleNamespace(float=lambda: product, sum=lambda: product, item=lambda: 16 ** 3)
+    ones = SimpleNamespace(float=lambda: ones, sum=lambda: ones, item=lambda: 16 ** 3)
 
     class Ones:
         def __matmul__(self, other):
-            return product
+            return ones
 
     gpu = SimpleNamespace(name='Radeon', gcnArchName=target, total_memory=16 << 30)
     cuda = SimpleNamespace(
@@ -167,7 +167,7 @@ def test_a_gpu_without_bfloat16_is_told_with_what_to_take(tmp_path, target, torc
                            bfloat16=2)
     (tmp_path / 'kfd').touch()
     found = list(torch_build._check_gpus(fake, 'rocm', tmp_path / 'kfd', tmp_path / 'no',
-                                         tmp_path))
+                                         tmp_path, lambda i: product.gpu_types(fake, i)))
     assert found[0].level == 'ok' and ': float32, float16' in found[0].text
     assert [(finding.level, finding.text) for finding in found[1:]] == [
         ('info', 'no bfloat16 in hardware')] * told
