@@ -88,12 +88,14 @@ def check_targets(nodes: Path = _NODES, env: Mapping[str, str] = os.environ,
     known = built()
     if not known:  # no ROCm build, which another check says
         return
-    from_kernel = gpu_targets(nodes)
-    targets = from_kernel or seen()  # WSL has no such files, and torch sees what is overridden
+    from_kernel = _visible(gpu_targets(nodes), env)
+    # WSL has no such files, and torch sees what is overridden.
+    visible = from_kernel or dict(enumerate(seen()))
+    targets = list(visible.values())
     if env.get(OVERRIDE) and from_kernel:
         yield _check_override(env[OVERRIDE], targets, known)
         return
-    own = [i for i, target in enumerate(targets) if _has_code(target, known)]
+    own = [i for i, target in visible.items() if _has_code(target, known)]
     for target in dict.fromkeys(targets):
         if _has_code(target, known):
             yield Finding(_NAME, OK, f'{target}, and this torch has code for it')
@@ -103,7 +105,7 @@ def check_targets(nodes: Path = _NODES, env: Mapping[str, str] = os.environ,
         if own:  # such as a processor's own graphics beside a card
             yield Finding(_NAME, WARNING, f'{text}; another GPU here is fine',
                           f'hide it: export HIP_VISIBLE_DEVICES={",".join(map(str, own))} '
-                          '(numbers as in rocminfo)')
+                          '(GPUs in the order of rocminfo, the first is 0)')
         elif value:
             yield Finding(_NAME, PROBLEM, text,
                           f'export {OVERRIDE}={value} before what uses the GPU starts (it often '
@@ -112,6 +114,21 @@ def check_targets(nodes: Path = _NODES, env: Mapping[str, str] = os.environ,
         else:
             yield Finding(_NAME, PROBLEM, text, 'no override helps: install a torch build for '
                           f'{target}, or set device:=cpu')
+
+
+def _visible(targets: Sequence[str], env: Mapping[str, str]) -> dict[int, str]:
+    """Return the targets that the environment does not hide, by HIP_VISIBLE_DEVICES's numbers."""
+    numbers = _numbers(env.get('ROCR_VISIBLE_DEVICES', ''))
+    if numbers:  # what HIP numbers anew
+        targets = [targets[i] for i in numbers if i < len(targets)]
+    numbers = _numbers(env.get('HIP_VISIBLE_DEVICES', '')) or range(len(targets))
+    return {i: targets[i] for i in numbers if i < len(targets)}
+
+
+def _numbers(listed: str) -> list[int]:
+    """Return the numbers of a list; none where it names GPUs in another way, such as by UUID."""
+    words = [word.strip() for word in listed.split(',')]
+    return [int(word) for word in words] if all(map(str.isdecimal, words)) else []
 
 
 def _check_override(value: str, targets: Sequence[str], known: Sequence[str]) -> Finding:

@@ -183,8 +183,9 @@ def topology(tmp_path, *versions):
     return tmp_path / 'nodes'
 
 
-def looked_at(tmp_path, *versions, override=None, built=TORCH_71):
-    env = {} if override is None else {'HSA_OVERRIDE_GFX_VERSION': override}
+def looked_at(tmp_path, *versions, override=None, built=TORCH_71, **env):
+    if override is not None:
+        env['HSA_OVERRIDE_GFX_VERSION'] = override
     return list(check_targets(topology(tmp_path, *versions), env, lambda: built))
 
 
@@ -252,6 +253,24 @@ def test_graphics_of_the_processor_beside_a_card_are_to_be_hidden(tmp_path):
     first, second = looked_at(tmp_path, 100306, 110000)
     assert first.level == 'warn' and 'HIP_VISIBLE_DEVICES=1 ' in first.fix
     assert second.level == 'ok'
+
+
+@pytest.mark.parametrize('env, found', [
+    ({}, ['warn', 'ok']),
+    ({'HIP_VISIBLE_DEVICES': '1'}, ['ok']),
+    ({'ROCR_VISIBLE_DEVICES': '1'}, ['ok']),
+    ({'ROCR_VISIBLE_DEVICES': '1,0', 'HIP_VISIBLE_DEVICES': '0'}, ['ok']),
+    ({'HIP_VISIBLE_DEVICES': '0'}, ['error']),
+    ({'HIP_VISIBLE_DEVICES': 'GPU-1a2b'}, ['warn', 'ok'])])
+def test_a_gpu_that_is_hidden_is_not_judged(tmp_path, env, found):
+    assert [finding.level for finding in looked_at(tmp_path, 100306, 110000, **env)] == found
+
+
+def test_a_gpu_is_hidden_by_the_number_that_hip_gives_it(tmp_path):
+    findings = looked_at(tmp_path, 110000, 100306, 110001, HIP_VISIBLE_DEVICES='1,2')
+    assert 'HIP_VISIBLE_DEVICES=2 ' in findings[0].fix
+    findings = looked_at(tmp_path / 'b', 110000, 100306, 110001, ROCR_VISIBLE_DEVICES='1,2')
+    assert 'HIP_VISIBLE_DEVICES=1 ' in findings[0].fix
 
 
 @pytest.mark.parametrize('version, override, level, text, fix', [
