@@ -151,11 +151,14 @@ def _set_tunable_op(wish: str, folder: Path, device: str,
 
     # A file of its own for each kind of GPU: what is fastest on one may not exist on another.
     path = folder / f'tunableop_{gpu_target(device)}.csv'
+    named = env.get('PYTORCH_TUNABLEOP_FILENAME')
     if wish == 'none':
-        if tunable.is_enabled() and tunable.get_filename() == str(path):  # since an earlier model
+        # Since an earlier model.
+        if tunable.is_enabled() and (named or tunable.get_filename() == str(path)):
             tunable.enable(False)
         return 'none'
-    tunable.set_filename(str(path), False)
+    tunable.set_filename(named or str(path), bool(named))  # torch puts a number into what is named
+    path = Path(tunable.get_filename())
     tunable.set_max_tuning_duration(_TUNING_MS)
     tunable.tuning_enable(wish == 'tune')
     tunable.enable(True)

@@ -43,8 +43,7 @@ class Tunable:
         return bool(self.tuning)
 
     def set_filename(self, name, insert_device_ordinal=False):
-        assert not insert_device_ordinal
-        self.filename = name
+        self.filename = name.replace('.', '0.') if insert_device_ordinal else name
 
     def get_filename(self):
         return self.filename
@@ -146,6 +145,15 @@ def test_what_the_user_has_set_stays(rocm, tmp_path):
     assert prepared.facts['MIOpen find mode'] == 'fast'
     assert prepared.facts['TunableOp'] == 'as PYTORCH_TUNABLEOP_ENABLED=1 says'
     assert rocm.enabled is None
+
+
+def test_a_file_of_tunable_op_that_the_user_has_named_stays(rocm, tmp_path):
+    env = {'PYTORCH_TUNABLEOP_FILENAME': '/mine/found.csv'}
+    asked = Acceleration(tunable_op='use', cache_folder=str(tmp_path))
+    assert prepare(asked, 'cuda:0', env).facts['TunableOp'].startswith('use, /mine/found0.csv')
+    assert rocm.filename == '/mine/found0.csv'  # where torch by itself keeps it, for GPU 0
+    prepare(Acceleration(cache_folder=str(tmp_path)), 'cuda:0', env)
+    assert rocm.enabled is False
 
 
 def test_find_mode_compiled_results_and_attention_of_radeons_are_set(rocm, tmp_path):
