@@ -28,10 +28,13 @@ COPY resource/ resource/
 COPY config/ config/
 COPY launch/ launch/
 COPY caption_ros/ caption_ros/
-# keep-torch: the image's own ROCm build stays. apt's ROS is compiled for numpy 1.
+# keep-torch: the image's own ROCm build stays. apt's ROS is compiled for numpy 1. ROCm brings
+# amdsmi along in a folder that no Python knows of.
 RUN python3 -m pip install --no-cache-dir 'opencv-python-headless<5' 'numpy<2' \
         '.[keep-torch,opencv,bags]' \
     && python3 -c 'import torch; assert torch.version.hip, torch.__version__' \
+    && echo /opt/rocm/share/amd_smi \
+        > "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/amdsmi.pth" \
     && ln -s "$(python3 -c 'import sys; print(sys.prefix)')" /opt/caption_ros \
     && mkdir -p /opt/caption_ros/lib/caption_ros \
     && ln -s /opt/caption_ros/bin/caption_node /opt/caption_ros/bin/caption-ros \

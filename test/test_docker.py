@@ -113,6 +113,17 @@ def test_where_ros_comes_from_reaches_the_image_as_a_file(tmp_path):
     assert copied.read_text() == 'Types: deb' and not copied.is_symlink()
 
 
+def test_python_finds_the_amdsmi_that_rocm_brings_along(tmp_path):
+    steps = instructions((ROOT / 'docker/rocm.Dockerfile').read_text())
+    step, = (part for name, rest in steps if name == 'RUN' for part in rest.split(' && ')
+             if 'amdsmi.pth' in part)
+    python = tmp_path / 'python3'
+    python.write_text(f'#!/bin/sh\necho {tmp_path}\n')  # its folder of packages
+    python.chmod(0o755)
+    subprocess.run(['sh', '-c', step], env={'PATH': f'{tmp_path}:/usr/bin:/bin'}, check=True)
+    assert (tmp_path / 'amdsmi.pth').read_text() == '/opt/rocm/share/amd_smi\n'
+
+
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
 def test_everything_that_the_package_installs_is_copied(path, monkeypatch):
     given = {}
