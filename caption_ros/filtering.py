@@ -106,8 +106,9 @@ class FilteredCaptioner:
         return self._captioner.facts()
 
     def problems(self) -> list[str]:
-        """Say what of the captioner is not as it was asked for; see Captioner."""
-        return self._captioner.problems()
+        """Say what of captioner and filter is not as it should be; see Captioner."""
+        of_filter = self._filter.problems() if hasattr(self._filter, 'problems') else []
+        return [*self._captioner.problems(), *of_filter]
 
     def close(self) -> None:
         """Free the memory of captioner and filter."""

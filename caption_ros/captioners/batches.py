@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from caption_ros.captioner import Frame
 from caption_ros.captioners.decoding import Decoded
@@ -16,6 +17,9 @@ from caption_ros.errors import CaptionError
 _TEXTS = ('out of memory', "can't allocate memory", 'blas_status_alloc_failed',
           'miopenstatusallocfailed')
 
+Item = TypeVar('Item')
+Found = TypeVar('Found')
+
 
 class Batches:
     """Looks at frames in as large a batch as memory allows.
@@ -23,14 +27,15 @@ class Batches:
     Args:
         name: The model's name, for messages.
         device: torch's name of the device.
+        kind: What it is, for messages.
 
     Attributes:
         limit: Captions of a batch at most; None while every batch has fitted.
         halvings: How often a batch did not fit.
     """
 
-    def __init__(self, name: str, device: str) -> None:
-        self._name = name
+    def __init__(self, name: str, device: str, kind: str = 'model') -> None:
+        self._name = f'{kind} {name!r}'
         self._device = device
         self.limit: int | None = None
         self.halvings = 0
@@ -46,25 +51,36 @@ class Batches:
         Raises:
             CaptionError: If memory does not suffice for one caption.
         """
-        pairs = [(rgb, region) for rgb, regions in frames for region in regions]
-        tokens: list[list[int]] = []
-        scores: list[float] = []
-        while len(tokens) < len(pairs):
-            rest = pairs[len(tokens):]
-            batch = rest[:self.limit]
+        def said(batch: Sequence[tuple]) -> list[tuple[list[int], float]]:
+            decoded = look(_frames(batch))
+            return list(zip(decoded.tokens, decoded.scores))
+
+        found = self.each([(rgb, region) for rgb, regions in frames for region in regions], said)
+        return Decoded([tokens for tokens, _ in found], [score for _, score in found])
+
+    def each(self, items: Sequence[Item], look: Callable[[Sequence[Item]], Sequence[Found]],
+             ) -> list[Found]:
+        """Return what look finds for each item, in their order.
+
+        Args:
+            items: What memory may not suffice for at once.
+            look: Looks at some of them as one batch.
+
+        Raises:
+            CaptionError: If memory does not suffice for one item.
+        """
+        found: list[Found] = []
+        while len(found) < len(items):
+            batch = items[len(found):][:self.limit]
             try:
-                decoded = look(_frames(batch))
+                found += look(batch)
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                size = len(batch)
-            else:
-                tokens += decoded.tokens
-                scores += decoded.scores
-                continue
             # After the except block: its traceback holds the tensors of the batch.
-            self._halve(size)
-        return Decoded(tokens, scores)
+            self._halve(len(batch))
+        return found
 
     def _halve(self, size: int) -> None:
         if self._device != 'cpu':
@@ -73,14 +89,14 @@ class Batches:
             torch.cuda.empty_cache()
         device = device_label(self._device)
         if size == 1:
-            raise CaptionError(f'model {self._name!r} ran out of memory on {device} with one '
+            raise CaptionError(f'{self._name} ran out of memory on {device} with one '
                                'caption; free memory, choose a smaller model or dtype, lower '
                                'max_new_tokens or num_beams, or set device to cpu')
         self.limit = size // 2
         self.halvings += 1
         if self.halvings == 1:
             logging.getLogger(__name__).warning(
-                'model %r ran out of memory on %s with %d captions in a batch; it goes on with '
+                '%s ran out of memory on %s with %d captions in a batch; it goes on with '
                 'smaller batches', self._name, device, size)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caption_ros.captioners.batches import Batches
 from caption_ros.captioners.devices import device_label
 from caption_ros.captioners.loading import (
     check_family,
@@ -40,6 +41,7 @@ class BlipFilter:
         """
         self.name = name
         self.device = device
+        self.batches = Batches(name, device, 'filter')
         self._model = model
         self._tokenizer = tokenizer
         self._view = view
@@ -67,12 +69,26 @@ class BlipFilter:
               texts: Sequence[str]) -> list[float]:
         """Return the probability that each text describes its region; see CaptionFilter.
 
-        A region is encoded once, however many texts are about it.
+        A region is encoded once in a batch, however many texts are about it.
         """
         with self._turn:
             if self._model is None:
                 raise CaptionError(f'filter {self.name!r} has been closed')
-            return self._matched(rgb, regions, texts) if texts else []
+            try:
+                return self.batches.each(list(zip(regions, texts)),
+                                         lambda some: self._matched(rgb, *zip(*some)))
+            except (RuntimeError, ValueError, IndexError) as error:
+                reason = ' '.join(str(error).split())[:300]
+                raise CaptionError(
+                    f'filter {self.name!r} failed on {device_label(self.device)}: '
+                    f'{reason}') from error
+
+    def problems(self) -> list[str]:
+        """Say what is not as it should be, one sentence each."""
+        if not self.batches.halvings:
+            return []
+        return [f'memory allows the filter {self.batches.limit} caption(s) in a batch: lower '
+                'candidates or max_regions, or choose a smaller model or dtype']
 
     def _matched(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None],
                  texts: Sequence[str]) -> list[float]:
@@ -80,19 +96,13 @@ class BlipFilter:
 
         seen = {id(region): region for region in regions}
         row_of = {key: row for row, key in enumerate(seen)}
-        try:
-            with torch.inference_mode():
-                pixels = torch.stack([
-                    self._view.pixels(rgb if region is None else cropped(rgb, region))
-                    for region in seen.values()])
-                hidden = self._model.vision_model(
-                    pixel_values=pixels.to(self.device, self._model.dtype))[0]
-                return self._match(hidden[[row_of[id(region)] for region in regions]], texts)
-        except (RuntimeError, ValueError, IndexError) as error:  # out of memory among them
-            reason = ' '.join(str(error).split())[:300]
-            raise CaptionError(
-                f'filter {self.name!r} failed on {device_label(self.device)}: '
-                f'{reason}') from error
+        with torch.inference_mode():
+            pixels = torch.stack([
+                self._view.pixels(rgb if region is None else cropped(rgb, region))
+                for region in seen.values()])
+            hidden = self._model.vision_model(
+                pixel_values=pixels.to(self.device, self._model.dtype))[0]
+            return self._match(hidden[[row_of[id(region)] for region in regions]], texts)
 
     def _match(self, hidden: Any, texts: Sequence[str]) -> list[float]:
         words = self._tokenizer(list(texts), padding=True, truncation=True,

@@ -70,6 +70,33 @@ def test_candidates_of_a_real_model_are_sampled_and_the_best_is_kept(checkpoint,
     assert captioner.filter_name == str(folder)
 
 
+def test_texts_that_do_not_fit_into_memory_at_once_are_halved(checkpoint, folder, rgb, regions,
+                                                              monkeypatch, caplog):
+    captioner = load_captioner(checkpoint('vit-gpt2'), filter_model=folder, device='cpu')
+    tight = captioner._filter
+    targets = [None, *regions[:3]]
+    whole = tight.match(rgb, targets, TEXTS)
+    match, sizes = tight._match, []
+
+    def limited(hidden, texts):
+        sizes.append(len(texts))
+        if len(texts) > 2:
+            raise torch.cuda.OutOfMemoryError('HIP out of memory')
+        return match(hidden, texts)
+
+    monkeypatch.setattr(tight, '_match', limited)
+    assert captioner.problems() == []
+    assert tight.match(rgb, targets, TEXTS) == pytest.approx(whole, abs=1e-5)
+    assert sizes == [4, 2, 2]
+    assert captioner.problems() == [
+        'memory allows the filter 2 caption(s) in a batch: lower candidates or max_regions, or '
+        'choose a smaller model or dtype']
+    assert f'filter {str(folder)!r} ran out of memory on cpu with 4 captions' in caplog.text
+    monkeypatch.setattr(tight, '_match', lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(CaptionError, match='filter .* ran out of memory on cpu with one caption'):
+        tight.match(rgb, targets, TEXTS)
+
+
 def test_a_captioner_is_no_filter(checkpoint):
     with pytest.raises(CheckpointError, match='BlipForImageTextRetrieval'):
         load_captioner(checkpoint('vit-gpt2'), filter_model=checkpoint('blip'))
