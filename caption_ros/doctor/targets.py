@@ -74,8 +74,7 @@ def gpu_targets(nodes: Path = _NODES) -> list[str]:
 
 def override_for(target: str, built: Sequence[str]) -> str:
     """Return the override under which built code runs on a target; empty when none does."""
-    family = set(_family(target))
-    near = [name for name in built if name in family]
+    near = [name for name in built if _may_run(name, target)]
     # The same minor version first, then the lowest.
     near.sort(key=lambda name: (name[:-1] != target[:-1], name))
     return _version(near[0]) if near else ''
@@ -144,10 +143,10 @@ def _check_override(value: str, targets: Sequence[str], known: Sequence[str]) ->
     named = _target(value)
     if named is None:
         return Finding(_NAME, PROBLEM, f'{shown}, wanted three numbers such as 10.3.0', fix)
-    strange = [target for target in lacking if named not in _family(target)]
+    strange = [target for target in lacking if not _may_run(named, target)]
     if strange:
         return Finding(_NAME, PROBLEM, f'{shown}, which is {named}: code of another family than '
-                       f'{strange[0]}, the GPU, and sure to fail on it', fix)
+                       f'{strange[0]}, the GPU, or of a later one, and sure to fail on it', fix)
     if not _has_code(named, known):
         return Finding(_NAME, PROBLEM, f'{shown}, which is {named}: this torch has code for '
                        f'{_listed(known)} only', fix)
@@ -156,6 +155,14 @@ def _check_override(value: str, targets: Sequence[str], known: Sequence[str]) ->
 
 def _family(target: str) -> tuple[str, ...]:
     return next((family for family in _FAMILIES.values() if target in family), (target,))
+
+
+def _may_run(name: str, target: str) -> bool:
+    """Tell whether a GPU may run code of another target: of its family, and of no later version.
+
+    gfx1151 computes with floats in its scalar unit, for instance, which gfx1103 cannot.
+    """
+    return name in _family(target) and name[:-1] <= target[:-1]
 
 
 def _has_code(target: str, known: Sequence[str]) -> bool:

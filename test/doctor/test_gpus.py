@@ -227,6 +227,11 @@ def test_a_gpu_that_a_container_was_not_given_is_passed_over(tmp_path, monkeypat
     assert targets.gpu_targets(nodes) == ['gfx1100']
 
 
+def test_code_of_a_later_version_is_no_override():
+    assert targets.override_for('gfx1103', ('gfx1150', 'gfx1151')) == ''
+    assert targets.override_for('gfx942', ('gfx950',)) == ''
+
+
 def test_a_gpu_that_torch_has_code_for_is_ok(tmp_path):
     finding, = looked_at(tmp_path, 110000)
     assert (finding.level, finding.text) == ('ok', 'gfx1100, and this torch has code for it')
@@ -279,6 +284,8 @@ def test_a_gpu_is_hidden_by_the_number_that_hip_gives_it(tmp_path):
     pytest.param(100301, '10.3.0', 'ok', 'gfx1031, run as gfx1030', '', id='right'),
     pytest.param(100301, '11.0.0', 'error', 'code of another family than gfx1031',
                  'HSA_OVERRIDE_GFX_VERSION=10.3.0', id='other family'),
+    pytest.param(110003, '11.5.1', 'error', 'of another family than gfx1103, the GPU, or of a '
+                 'later one', 'HSA_OVERRIDE_GFX_VERSION=11.0.0', id='later'),
     pytest.param(100301, '10.3.2', 'error', "is '10.3.2', which is gfx1032: this torch has code",
                  'HSA_OVERRIDE_GFX_VERSION=10.3.0', id='no code for it'),
     pytest.param(100301, 'gfx1030', 'error', 'wanted three numbers such as 10.3.0',
