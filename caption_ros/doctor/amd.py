@@ -60,13 +60,10 @@ def check_gpu_access(kfd: Path = KFD, drm: Path = DRM, is_hip: Callable[[], bool
     devices = [device for device in (kfd, *nodes) if device.exists()]
     closed = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
     if closed:
-        owners = list(dict.fromkeys(device.stat().st_gid for device in closed))
-        wanted = ','.join(dict.fromkeys((*map(_group, owners), *_GROUPS)))
+        owners = list(dict.fromkeys(map(_owner, closed)))
         yield Finding(_NAME, PROBLEM, f'{_names(closed)} may not be opened: it belongs to group '
                       f'{", ".join(map(_group, owners))}, and user {_user()} is not in it',
-                      f'sudo usermod -aG {wanted} {_user()} and log in again; in a '
-                      'container: --device=/dev/kfd --device=/dev/dri '
-                      + ' '.join(f'--group-add {owner}' for owner in owners))
+                      _how_to_open(closed, owners))
         return
     if missing:
         return
@@ -74,7 +71,7 @@ def check_gpu_access(kfd: Path = KFD, drm: Path = DRM, is_hip: Callable[[], bool
     if borrowed:
         yield Finding(_NAME, WARNING, f'{_names(borrowed)} may be opened from this desktop only: '
                       f'user {_user()} is not in group '
-                      f'{_group(borrowed[0].stat().st_gid)}, so a service or ssh may not',
+                      f'{_group(_owner(borrowed[0]))}, so a service or ssh may not',
                       f'sudo usermod -aG {",".join(_GROUPS)} {_user()} and log in again')
     else:
         yield Finding(_NAME, OK, f'{_names(devices)} may be opened')
@@ -92,6 +89,23 @@ def _no_compute(kfd: Path, cards: list[str], is_hip: bool, driver: Path) -> Find
         fix = ('load the amdgpu driver (sudo modprobe amdgpu, then sudo dmesg | grep kfd); '
                f'{container}')
     return Finding(_NAME, WARNING, f'{why}, but {kfd} is not; models run on the CPU', fix)
+
+
+def _how_to_open(closed: list[Path], owners: list[int]) -> str:
+    if 0 in owners:  # nobody should join root's group, and its files are often root's alone
+        rule = 'SUBSYSTEM=="kfd|drm", KERNEL=="kfd|renderD*", GROUP="render", MODE="0660"'
+        return (f"give {_names(closed)} to group render: echo '{rule}' | sudo tee "
+                '/etc/udev/rules.d/70-amdgpu.rules, sudo udevadm control --reload, sudo udevadm '
+                f'trigger; then sudo usermod -aG {",".join(_GROUPS)} {_user()} and log in again')
+    wanted = ','.join(dict.fromkeys((*map(_group, owners), *_GROUPS)))
+    return (f'sudo usermod -aG {wanted} {_user()} and log in again; in a container: '
+            '--device=/dev/kfd --device=/dev/dri '
+            + ' '.join(f'--group-add {owner}' for owner in owners))
+
+
+def _owner(device: Path) -> int:
+    """Return the number of a device's group."""
+    return device.stat().st_gid
 
 
 def _may_anywhere(device: Path) -> bool:

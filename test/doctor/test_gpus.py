@@ -54,14 +54,24 @@ def test_a_user_in_the_groups_of_kfd_and_render_node_is_ok(machine, tmp_path, mo
     assert 'renderD129' not in finding.text
 
 
-def test_a_closed_render_node_names_both_groups_and_its_number(machine, tmp_path, monkeypatch):
+def test_a_closed_render_node_names_both_groups_and_its_number(machine, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda path, _: 'render' not in path.name)
+    monkeypatch.setattr(amd, '_owner', lambda device: 104)
     finding, = machine()
-    number = tmp_path.stat().st_gid
+    number = 104
     assert finding.level == 'error'
     assert 'renderD128 may not be opened: it belongs to group' in finding.text
     assert 'kfd may' not in finding.text
     assert 'render,video ' in finding.fix and f'--group-add {number}' in finding.fix
+
+
+def test_nobody_is_told_to_join_the_group_of_root(machine, monkeypatch):
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+    monkeypatch.setattr(amd, '_owner', lambda device: 0)
+    finding, = machine()
+    assert finding.level == 'error' and 'belongs to group root' in finding.text
+    assert 'GROUP="render"' in finding.fix and 'udevadm trigger' in finding.fix
+    assert 'usermod -aG render,video ' in finding.fix and '--group-add 0' not in finding.fix
 
 
 def test_a_group_without_a_name_is_shown_by_its_number(machine, tmp_path, monkeypatch):
