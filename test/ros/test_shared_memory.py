@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +30,35 @@ files = [Path(f'/dev/shm/fastdds_port{port}') for port in ports if port.isdecima
 print(len(files) > 0, is_cut_off())
 files[-1].unlink()
 print(is_cut_off())
+"""
+READER = """
+import time
+from pathlib import Path
+import rclpy
+from std_msgs.msg import String
+rclpy.init(args=[])
+node = rclpy.create_node('reader')
+heard = []
+node.create_subscription(String, 'still', lambda message: heard.append(time.monotonic()), 10)
+print(*(path.read_text().strip().removeprefix('dds.shm.')
+        for path in Path('/proc/self/task').glob('*/comm')
+        if path.read_text().strip().removeprefix('dds.shm.').isdecimal()), flush=True)
+while not any(late - early > 2 for early, late in zip(heard, heard[1:])):
+    rclpy.spin_once(node, timeout_sec=0.1)
+"""
+WRITER = """
+import time
+import rclpy
+from std_msgs.msg import String
+rclpy.init(args=[])
+node = rclpy.create_node('writer')
+publisher = node.create_publisher(String, 'still', 10)
+while not publisher.get_subscription_count():
+    time.sleep(0.01)
+print('matched', flush=True)
+while True:
+    publisher.publish(String(data='x'))
+    time.sleep(0.03)
 """
 
 
@@ -52,6 +84,27 @@ def test_a_silent_node_that_is_cut_off_is_told_to_start_anew(make_bench, monkeyp
                                    f'{config_path("fastdds.xml")}, which allows five seconds')
 
 
-def test_a_profile_allows_a_process_to_stand_still_for_seconds():
-    for name in ('fastdds.xml', 'fastdds_local.xml'):
-        assert '<healthy_check_timeout_ms>5000<' in config_path(name).read_text()
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc and /dev/shm')
+def test_who_stands_still_for_seconds_keeps_its_port():
+    """With Fast DDS's own second the port is made anew in its writer's hands."""
+    reader = subprocess.Popen([sys.executable, '-c', READER], stdout=subprocess.PIPE, text=True)
+    writer = None
+    try:
+        numbers = reader.stdout.readline().split()
+        ports = [Path(f'/dev/shm/fastdds_port{number}') for number in numbers]
+        writer = subprocess.Popen([sys.executable, '-c', WRITER], stdout=subprocess.PIPE,
+                                  text=True)
+        assert writer.stdout.readline() == 'matched\n'
+        time.sleep(1.0)
+        before = [port.stat().st_ino for port in ports]
+        reader.send_signal(signal.SIGSTOP)
+        time.sleep(3.0)
+        reader.send_signal(signal.SIGCONT)
+        time.sleep(1.0)
+        assert before and [port.stat().st_ino for port in ports] == before
+        reader.communicate(timeout=30)
+        assert reader.returncode == 0  # it hears again
+    finally:
+        for process in filter(None, (reader, writer)):
+            process.kill()
+            process.communicate()
