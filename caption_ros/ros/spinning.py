@@ -69,7 +69,7 @@ class NodeExecutor(Executor):
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Wait for one callback and run it, or start it on its thread."""
-        self._spin_once(timeout_sec, lambda: False)
+        self._spin_once(timeout_sec, _never)
 
     def _spin_once(self, timeout_sec: Any, ready: Callable[[], bool]) -> None:
         self._spinner = threading.get_ident()
@@ -118,6 +118,15 @@ class NodeExecutor(Executor):
         self._pool.shutdown(wait=False)
         late = wait(self._running, timeout_sec).not_done
         return not late and bool(super().shutdown(timeout_sec))
+
+
+def _never() -> bool:
+    """Return False.
+
+    A lambda would be another object at each call, at which rclpy forgets what else was ready. It
+    offers timers first, so one that is always due would keep all else waiting for ever.
+    """
+    return False
 
 
 def _run(handler: Any) -> None:

@@ -57,6 +57,24 @@ def test_another_thread_wakes_it(node):
     assert future.done() and time.monotonic() - started_s < 5
 
 
+def test_a_timer_that_is_always_due_leaves_the_others_their_turn(node):
+    heard, ticks = [], []
+    node.create_subscription(String, 'said', heard.append, 10)
+    publisher = node.create_publisher(String, 'said', 10)
+    executor = NodeExecutor()
+    executor.add_node(node)
+    _spin_until(executor, lambda: publisher.get_subscription_count() == 1)
+
+    def tick():
+        if not ticks:
+            publisher.publish(String(data='here'))
+        ticks.append(time.sleep(0.02))
+    node.create_timer(0.01, tick)
+    _spin_until(executor, lambda: heard)
+    executor.shutdown()
+    assert len(ticks) < 20
+
+
 def test_a_slow_callback_leaves_the_others_running(node):
     group = MutuallyExclusiveCallbackGroup()
     heard, release = [], threading.Event()
