@@ -79,6 +79,10 @@ class NodeExecutor(Executor):
             return
         except InvalidHandle:
             return  # a slow callback destroyed a subscription that was about to be waited for
+        except RuntimeError as error:  # rclpy's RCLError, where it shut down before the wait
+            if self.context.ok():
+                raise
+            raise ExternalShutdownException from error
         if entity is not None and entity.callback_group in self._slow_groups:
             self._hand_over(handler)
             self._running.append(self._pool.submit(_run, handler))

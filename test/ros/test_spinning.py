@@ -126,3 +126,23 @@ def test_a_thread_that_is_about_to_wait_ends_as_well(node):
         left_s = time.monotonic()
     assert 0.3 < time.monotonic() - left_s < 5
     assert not any(thread.name == 'callbacks' for thread in threading.enumerate())
+
+
+@pytest.mark.filterwarnings('error::pytest.PytestUnhandledThreadExceptionWarning')
+def test_a_context_may_be_shut_down_by_a_callback(monkeypatch):
+    context = rclpy.Context()
+    monkeypatch.setattr(rclpy.utilities, 'g_default_context', context)
+    rclpy.init(args=[])
+    node, shut = rclpy.create_node('shuts_down'), threading.Event()
+
+    def shut_down():
+        context.try_shutdown()
+        shut.set()
+    node.create_timer(0.01, shut_down)
+    with spinning(node):
+        assert shut.wait(10)
+        for thread in threading.enumerate():
+            if thread.name == 'callbacks':  # it ends by itself
+                thread.join(10)
+                assert not thread.is_alive()
+    node.destroy_node()
