@@ -24,7 +24,7 @@ from caption_ros.captioners.acceleration import (
 )
 from caption_ros.captioners.batches import Batches
 from caption_ros.captioners.decoding import Decoded
-from caption_ros.captioners.devices import cpu_has_bfloat16, cpu_has_float16, device_label
+from caption_ros.captioners.devices import cpu_multiplies, device_label
 from caption_ros.captioners.side_by_side import threads
 from caption_ros.errors import CaptionError, CaptionRosError, OptionError
 from caption_ros.region import Region
@@ -122,10 +122,9 @@ class BaseCaptioner:
     def problems(self) -> list[str]:
         """Say what is not as it was asked for, one sentence each."""
         found = [self._prepared.problem] if self._prepared.problem else []
-        in_hardware = {'bfloat16': cpu_has_bfloat16, 'float16': cpu_has_float16}
-        found += [f'this CPU has no {name} in hardware and takes several times as long as with '
-                  'float32: set dtype to auto' for name, has in in_hardware.items()
-                  if self.device == 'cpu' and name in self.dtype.split('+') and not has()]
+        found += [f'this CPU cannot multiply {name} and takes several times as long as with '
+                  'float32: set dtype to auto' for name in self.dtype.split('+')
+                  if self.device == 'cpu' and not cpu_multiplies(name)]
         if self.batches.halvings:
             found.append(f'memory allows {self.batches.limit} caption(s) in a batch: lower '
                          'max_regions, or choose a smaller model or dtype')

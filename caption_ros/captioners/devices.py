@@ -97,12 +97,16 @@ def cpu_has_bfloat16() -> bool:
     return has_amx() or _cpu_can('_is_avx512_bf16_supported')
 
 
-def cpu_has_float16() -> bool:
-    """Tell whether this CPU multiplies float16 in hardware."""
+def cpu_multiplies(dtype: str) -> bool:
+    """Tell whether oneDNN multiplies a number type, by its name, on this CPU.
+
+    Where it does not, torch takes bfloat16 and float16 several times as long as float32.
+    """
     import torch
 
-    ask = getattr(torch.ops.mkldnn, '_is_mkldnn_fp16_supported', None)
-    return ask is not None and bool(ask())
+    short = {'bfloat16': 'bf16', 'float16': 'fp16'}.get(dtype)
+    ask = getattr(torch.ops.mkldnn, f'_is_mkldnn_{short}_supported', None)
+    return ask is None or bool(ask())
 
 
 def has_amx() -> bool:

@@ -14,7 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caption_ros.commands.options import Attention, Compile, Device, Dtype, TunableOp
+from caption_ros.commands.options import (
+    Attention,
+    Compile,
+    Device,
+    Dtype,
+    TunableOp,
+    tell_problems,
+)
 from caption_ros.errors import OptionError
 
 if TYPE_CHECKING:
@@ -83,8 +90,7 @@ def bench(
         figures = measure(captioner, published, options, counts=regions, rounds=rounds)
         figures['model'] = f'random {random}' if random else model
         figures['settings'] = captioner.facts()
-        for problem in captioner.problems():
-            typer.echo(problem, err=True)
+        tell_problems(captioner)
         if scenes:
             also = {captioner.dtype} & {'bfloat16', 'float16'}  # generate() has no other
             figures['agreement'] = agreement(

@@ -15,6 +15,7 @@ from caption_ros.commands.options import (
     Dtype,
     Focus,
     Model,
+    tell_problems,
 )
 
 
@@ -36,6 +37,7 @@ def evaluate(
 
     options = CaptionOptions(focus=focus, num_beams=num_beams)
     captioner = load_captioner(model, device=device, dtype=dtype)
+    tell_problems(captioner)
     with progress_bar('scenes', scenes) as advance:
         scores = evaluate_tabletop(captioner, scenes, first_seed, options=options,
                                    progress=advance)

@@ -47,10 +47,17 @@ def check_candidates(candidates: int, filter_model: str) -> None:
 
 def load_with_focus(model: str, device: str, dtype: str, filter_model: str,
                     focus: str) -> Captioner:
-    """Load a captioner that has a focus mode; see load_captioner and check_focus."""
+    """Load a captioner that has a focus mode and tell of problems; see load_captioner."""
     from caption_ros.captioner import check_focus
     from caption_ros.captioners import load_captioner
 
     captioner = load_captioner(model, device=device, dtype=dtype, filter_model=filter_model)
     check_focus(captioner, focus)
+    tell_problems(captioner)
     return captioner
+
+
+def tell_problems(captioner: Captioner) -> None:
+    """Say on stderr what is not as it was asked for; the node has diagnostics for it."""
+    for problem in captioner.problems():
+        typer.echo(f'caption-ros: {problem}', err=True)

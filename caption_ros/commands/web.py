@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.commands.options import Device, Dtype, Model, NumBeams
+from caption_ros.commands.options import Device, Dtype, Model, NumBeams, tell_problems
 from caption_ros.errors import OptionError
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def _serve(model: str, image: str, host: str, port: int, user: tuple[str, str] |
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 
     def load(name: str) -> Captioner:
-        return load_captioner(name, device=device, dtype=dtype)
+        captioner = load_captioner(name, device=device, dtype=dtype)
+        tell_problems(captioner)
+        return captioner
     here = [card.name for card in KNOWN.values() if ready_checkpoint(card) is not None]
     studio = Studio(list(dict.fromkeys([model, *here])), load)
     studio.start()

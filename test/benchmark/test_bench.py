@@ -17,7 +17,7 @@ from caption_ros.benchmark.published import Published
 from caption_ros.benchmark.random_weights import write_random
 from caption_ros.caption import Caption
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners import checkpoint_folder, load_captioner
+from caption_ros.captioners import base, checkpoint_folder, load_captioner
 from caption_ros.commands.bench import bench
 from caption_ros.commands.evaluate import evaluate
 from caption_ros.errors import OptionError
@@ -93,7 +93,8 @@ def test_the_published_way_computes_in_the_dtype_asked_for():
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
-def test_eval_scores_the_dtype_asked_for(dtype):
+def test_eval_scores_the_dtype_asked_for(dtype, monkeypatch):
+    monkeypatch.setattr(base, 'cpu_multiplies', lambda name: name != 'bfloat16')
     app = typer.Typer()
     app.command()(evaluate)
     done = CliRunner().invoke(
@@ -102,6 +103,8 @@ def test_eval_scores_the_dtype_asked_for(dtype):
     # With AMX an encoder in bfloat16 stands beside a decoder in int8.
     assert scores['dtype'].split('+')[-1] == dtype and scores['captions'] > 8
     assert scores['phrase_exact'] == 1.0
+    assert ('this CPU cannot multiply bfloat16' in done.stderr) is (
+        'bfloat16' in scores['dtype'])
 
 
 class _Calls:

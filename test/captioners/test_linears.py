@@ -12,12 +12,14 @@ from transformers.pytorch_utils import Conv1D
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import base, load_captioner, loading
+from caption_ros.captioners.devices import cpu_multiplies
 from caption_ros.captioners.linears import (
     Int8Linear,
     PackedLinear,
     PlainLinear,
     ScreenedHead,
     as_linear,
+    can_pack,
     linear_weights,
     pack_linears,
     rounded,
@@ -180,14 +182,19 @@ def test_a_rounded_copy_takes_and_gives_float32_and_leaves_the_packed_as_it_was(
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_a_number_type_that_the_cpu_lacks_is_told_of(dtype, tmp_path, monkeypatch):
     tiny_checkpoints.vit_gpt2(tmp_path)
-    captioner = load_captioner(str(tmp_path), device='cpu', dtype=dtype)
-    monkeypatch.setattr(base, f'cpu_has_{dtype}', lambda: False)
-    assert captioner.problems() == [f'this CPU has no {dtype} in hardware and takes several times '
-                                    'as long as with float32: set dtype to auto']
-    monkeypatch.setattr(base, f'cpu_has_{dtype}', lambda: True)
-    assert captioner.problems() == []
-    monkeypatch.setattr(base, f'cpu_has_{dtype}', lambda: False)
-    assert load_captioner(str(tmp_path), device='cpu', dtype='float32').problems() == []
+    half, full = (load_captioner(str(tmp_path), device='cpu', dtype=each)
+                  for each in (dtype, 'float32'))
+    for can in (False, True):
+        monkeypatch.setattr(base, 'cpu_multiplies',
+                            lambda name, can=can: can or name == 'float32')
+        told = [f'this CPU cannot multiply {dtype} and takes several times as long as with '
+                'float32: set dtype to auto']
+        assert (half.problems(), full.problems()) == ([] if can else told, [])
+
+
+def test_oneDNN_says_what_the_cpu_multiplies():
+    assert cpu_multiplies('float32') and cpu_multiplies('int8')
+    assert cpu_multiplies('bfloat16') is can_pack(torch.bfloat16)
 
 
 def test_where_the_cpu_cannot_pack_bfloat16_it_stays_plain(tmp_path, monkeypatch):

@@ -31,6 +31,9 @@ class FakeCaptioner:
         return [Caption(f'{rgb[0, 0, 0]} scene' if r is None else f'{rgb[0, 0, 0]} {r.label}',
                         0.5, 'none' if r is None else 'alpha', r) for r in regions]
 
+    def problems(self):
+        return ['it is slow'] if self.name == 'slow' else []
+
     def close(self):
         pass
 
@@ -124,6 +127,13 @@ def test_options_reach_the_model(folder, loaded):
     (options,) = captioner.options
     assert (captioner.name, options.num_beams, options.max_new_tokens, options.focus,
             options.prompt) == ('other', 3, 9, 'crop', 'a')
+
+
+@pytest.mark.parametrize('words', [(), ('--filter', 'doubter')])
+def test_what_is_not_as_asked_for_is_told(words, folder):
+    done = _run('a.png', '--model', 'slow', *words)
+    assert (done.exit_code, done.stderr) == (0, 'caption-ros: it is slow\n')
+    assert len(done.stdout.splitlines()) == 1
 
 
 @pytest.mark.parametrize('bad', ['broken.png', 'missing.png', 'fails.png', '.'])
