@@ -8,7 +8,6 @@ Step number to batch is a pure function, so a resumed run sees what an unbroken 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +27,7 @@ from caption_ros.scenes.vocabulary import COLOURS, SHAPES, SIZES, TABLES
 # table in all four. The place teaches the encoder to count, so that no object is skipped.
 PATCH_CLASSES: tuple[int, ...] = (len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1,
                                   MAX_OBJECTS + 1)
+_FAR_PX = 1e9  # no image is that large, and NaN and infinity are not below it
 _MAX_FRAME = 100_000  # a stream's time is drawn from its first hour
 # Scenes of one or two objects are soon learnt: most that are shown have more.
 _CROWDED, _ATTEMPTS, _SEEDS_APART = 3, 3, 10**12
@@ -155,7 +155,8 @@ class JsonlSamples:
 
     def __init__(self, path: Path, batch_size: int, seed: int = 0) -> None:
         try:
-            lines = path.read_text('utf-8-sig').splitlines()
+            # Not splitlines: JSON's strings may hold U+2028 and others that it would cut at.
+            lines = path.read_text('utf-8-sig').split('\n')
         except (OSError, UnicodeDecodeError) as error:
             raise OptionError(f'{path} cannot be read ({error}); wanted a file of JSON lines in '
                               'UTF-8') from error
@@ -174,7 +175,7 @@ class JsonlSamples:
         where = f'{path}, line {number}'
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise OptionError(
                 f'{where}: not JSON ({error}); write one object a line') from None
         if not isinstance(row, dict) or not isinstance(row.get('image'), str) \
@@ -182,19 +183,23 @@ class JsonlSamples:
             raise OptionError(
                 f'{where}: wanted an object with "image" and a non-empty "caption", '
                 f'got {line[:80]}')
+        if any('\ud800' <= letter <= '\udfff' for letter in row['caption']):
+            raise OptionError(f'{where}: the caption holds half a letter, a lone surrogate, in '
+                              f'{line[:80]}; write it anew in UTF-8')
         unknown = set(row) - {'image', 'caption', 'mask', 'box'}
         if unknown or ('mask' in row and 'box' in row):
             raise OptionError(f'{where}: keys are image, caption and mask or box, '
                               f'got {", ".join(sorted(row))}')
         for kind in ('image', 'mask'):  # now, and not when it comes up after hours
-            if kind in row and not (path.parent / str(row[kind])).is_file():
-                raise OptionError(f'{where}: {kind} {row[kind]!r} is no file; paths are relative '
-                                  'to the JSON lines')
-        box = row.get('box', [0] * 4)
+            if kind in row and not _is_file(path.parent / str(row[kind])):
+                raise OptionError(f'{where}: {kind} {str(row[kind])[:80]!r} is no file; paths are '
+                                  'relative to the JSON lines')
+        box = row.get('box', [0, 0, 1, 1])
         if not (isinstance(box, list) and len(box) == 4 and all(
-                type(edge) in (int, float) and math.isfinite(edge) for edge in box)):
-            raise OptionError(f'{where}: wanted a box of four numbers, [x0, y0, x1, y1], got '
-                              f'{str(box)[:80]}')
+                type(edge) in (int, float) and abs(edge) < _FAR_PX for edge in box)
+                and round(box[0]) < round(box[2]) and round(box[1]) < round(box[3])):
+            raise OptionError(f'{where}: wanted a box of four numbers, [x0, y0, x1, y1] with '
+                              f'x0 < x1 and y0 < y1, got {str(box)[:80]}')
         return row | {'line': number}
 
     def _sample(self, row: dict[str, Any]) -> Sample:
@@ -235,6 +240,13 @@ class JsonlSamples:
     def captions(self) -> list[str]:
         """Return every caption of the file."""
         return [str(row['caption']) for row in self._rows + self._held_out]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, such as the picture itself in base64
+        return False
 
 
 class StepDataset:

@@ -88,6 +88,16 @@ def test_a_users_file_gives_image_mask_and_box(folder):
                  id='short box'),
     pytest.param('{"image": "a.png", "caption": "x", "box": [1, 2, NaN, 4]}',
                  'a box of four numbers', id='NaN'),
+    pytest.param({'image': 'iVBOR' * 200, 'caption': 'x'}, "line 2: image 'iVBOR.{75}' is no file",
+                 id='picture in base64'),
+    pytest.param({'image': 'a.png', 'caption': 'x \ud83d'}, 'line 2: the caption holds half a',
+                 id='half a letter'),
+    pytest.param('{"image": "a.png", "caption": "x", "box": [1, 2, ' + '9' * 5000 + ', 4]}',
+                 'line 2: not JSON', id='endless number'),
+    pytest.param('{"image": "a.png", "caption": "x", "box": [1, 2, ' + '9' * 400 + ', 4]}',
+                 'a box of four numbers', id='long number'),
+    pytest.param({'image': 'a.png', 'caption': 'x', 'box': [20, 10, 5, 8]},
+                 r'x0 < x1 and y0 < y1, got \[20, 10, 5, 8\]', id='corner and size'),
 ])
 def test_a_bad_line_is_named(folder, row, text):
     with pytest.raises(CaptionRosError, match=text):
@@ -114,6 +124,14 @@ def test_a_file_may_begin_with_a_mark_and_must_be_utf_8(folder):
     path.write_bytes(row.encode('utf-16'))
     with pytest.raises(OptionError, match='data.jsonl cannot be read'):
         JsonlSamples(path, 1)
+
+
+def test_a_caption_may_hold_separators_that_are_no_line_ends_of_json(folder):
+    caption = 'one\u2028two\x85three'
+    row = json.dumps({'image': 'a.png', 'caption': caption}, ensure_ascii=False)
+    path = folder / 'data.jsonl'
+    path.write_bytes(f'{row}\r\n{row}\r\n'.encode())
+    assert JsonlSamples(path, 1).captions() == [caption] * 2
 
 
 def test_a_frame_comes_again_in_later_batches_with_other_phrases():
