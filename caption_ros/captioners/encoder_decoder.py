@@ -24,8 +24,8 @@ from caption_ros.errors import CheckpointError
 _MODEL_TYPE = 'vision-encoder-decoder'
 # Encoders whose tokens are row-major patches, with the number of tokens before them. An encoder
 # of another kind, such as Swin with its windows, is captioned by crop alone.
-_CLASS_TOKENS = {'vit': 1, 'deit': 2, 'beit': 1, 'clip_vision_model': 1, 'dinov2': 1,
-                 'siglip_vision_model': 0}
+CLASS_TOKENS = {'vit': 1, 'deit': 2, 'beit': 1, 'clip_vision_model': 1, 'dinov2': 1,
+                'siglip_vision_model': 0}
 
 
 class EncoderDecoderCaptioner(VisionTextCaptioner):
@@ -43,21 +43,12 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         super().__init__(name, model, view, focus_modes=focus_modes, device=device, grid=grid,
                          class_tokens=class_tokens)
         self._tokenizer = tokenizer
+        self._start, ends = start_and_ends(name, model, tokenizer)
         decoder = model.config.decoder
         config = model.generation_config
-        eos = _first(config.eos_token_id, model.config, decoder, 'eos_token_id',
-                     tokenizer.eos_token_id)
         pad = _first(config.pad_token_id, model.config, decoder, 'pad_token_id',
                      tokenizer.pad_token_id)
-        start = _first(config.decoder_start_token_id, model.config, decoder,
-                       'decoder_start_token_id', None)
-        start = decoder.bos_token_id if start is None else start
-        if start is None or eos is None:
-            raise CheckpointError(f'model {name!r} names no start or end token; wanted '
-                                  'decoder_start_token_id and eos_token_id in config.json')
-        self._start = token_ids(start, named='decoder_start_token_id', model=name)[0]
-        ends = token_ids(eos, named='eos_token_id', model=name)
-        self._search = search_config(config, eos=eos, pad=pad)
+        self._search = search_config(config, eos=ends if len(ends) > 1 else ends[0], pad=pad)
         # generate() fills gaps from here: the decoder's own max_length among them.
         model.decoder.generation_config = self._search
         self._max_positions = int(getattr(decoder, 'max_position_embeddings', 512))
@@ -80,20 +71,20 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         if channels not in (3, 4):
             raise CheckpointError(f'{folder / "config.json"} holds an encoder of {channels} '
                                   'channels, wanted 3 (RGB) or 4 (RGB and alpha)')
-        view = View(load_processor(folder), _pair(encoder.get('image_size', 224)))
+        view = View(load_processor(folder), pair(encoder.get('image_size', 224)))
         tokenizer = load_tokenizer(folder)
         model = load_fast(lambda number: load_model(VisionEncoderDecoderModel, folder, number),
                           folder, device, dtype, encoder=cls.encoder_part)
         kind = str(encoder.get('model_type'))
-        rows, cols = _pair(encoder.get('patch_size', 16))
+        rows, cols = pair(encoder.get('patch_size', 16))
         focus_modes: tuple[str, ...] = ('crop',)
         if channels == 4:
             focus_modes = ('alpha',)
-        elif kind in _CLASS_TOKENS:
+        elif kind in CLASS_TOKENS:
             focus_modes = ('crop', 'attention')
         return cls(name, model, tokenizer, view, focus_modes=focus_modes, device=device,
                    grid=(view.size[0] // rows, view.size[1] // cols),
-                   class_tokens=_CLASS_TOKENS.get(kind, 0))
+                   class_tokens=CLASS_TOKENS.get(kind, 0))
 
     def _check_prompt(self, prompt: str) -> None:
         check_prompt(self, prompt)
@@ -116,7 +107,27 @@ class EncoderDecoderCaptioner(VisionTextCaptioner):
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def start_and_ends(name: str, model: Any, tokenizer: Any) -> tuple[int, list[int]]:
+    """Return the token that a caption starts with and those that end it, at least one.
+
+    Raises:
+        CheckpointError: If the checkpoint names none, or something else.
+    """
+    decoder, config = model.config.decoder, model.generation_config
+    eos = _first(config.eos_token_id, model.config, decoder, 'eos_token_id',
+                 tokenizer.eos_token_id)
+    start = _first(config.decoder_start_token_id, model.config, decoder,
+                   'decoder_start_token_id', None)
+    start = decoder.bos_token_id if start is None else start
+    if start is None or eos is None:
+        raise CheckpointError(f'model {name!r} names no start or end token; wanted '
+                              'decoder_start_token_id and eos_token_id in config.json')
+    return (token_ids(start, named='decoder_start_token_id', model=name)[0],
+            token_ids(eos, named='eos_token_id', model=name))
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """Return rows and columns of a size that a config gives as one number or as two."""
     if isinstance(size, (list, tuple)):
         return int(size[0]), int(size[1])
     return int(size), int(size)

@@ -35,7 +35,12 @@ def train(
     from caption_ros.captioners.devices import resolve_device
     from caption_ros.commands.progress import progress_bar
     from caption_ros.errors import OptionError
-    from caption_ros.training.model import load_trainee, new_trainee, without_alpha
+    from caption_ros.training.model import (
+        check_captions,
+        load_trainee,
+        new_trainee,
+        without_alpha,
+    )
     from caption_ros.training.samples import JsonlSamples, TabletopSamples, tabletop_captions
     from caption_ros.training.train import TrainOptions, has_state, patch_grid
     from caption_ros.training.train import train as run
@@ -55,6 +60,8 @@ def train(
     texts = tabletop_captions() if jsonl is None else jsonl.captions()
     trainee = new_trainee(texts, alpha=alpha, seed=seed) if init == 'scratch' \
         else load_trainee(checkpoint_folder(init))
+    if jsonl is not None:
+        check_captions(trainee, texts)
     if not alpha:
         trainee = without_alpha(trainee)
     # More sentences than phrases: they are the harder part, phrases soon come by themselves.

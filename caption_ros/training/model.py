@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,17 @@ from transformers import (
     ViTConfig,
 )
 
+from caption_ros.captioners.encoder_decoder import pair, start_and_ends
 from caption_ros.captioners.loading import (
     check_family,
     load_model,
     load_processor,
     load_tokenizer,
+    quiet,
 )
-from caption_ros.region import crop_box, normalise_alpha, regions_from_labels, resize_mask
+from caption_ros.captioners.view import View, cropped
+from caption_ros.errors import OptionError
+from caption_ros.region import Region, normalise_alpha, region_cover, regions_from_labels
 from caption_ros.training.samples import Sample
 
 IMAGE_SIZE = (192, 240)  # height, width: nearly the aspect of a camera, so shapes stay true
@@ -44,16 +48,29 @@ class Trainee:
         model: Encoder-decoder with 3 (RGB) or 4 (RGB and alpha) input channels.
         tokenizer: Text to token ids.
         processor: RGB image to normalised pixels.
+        start: Token that captions start with.
+        end: Token that ends them.
     """
 
     model: Any
     tokenizer: Any
     processor: Any
+    start: int = field(init=False)
+    end: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start, ends = start_and_ends(self.model.name_or_path, self.model, self.tokenizer)
+        self.end = ends[0]
 
     @property
     def has_alpha(self) -> bool:
         """True when the encoder takes an alpha channel."""
         return int(self.model.config.encoder.num_channels) == 4
+
+    @property
+    def room(self) -> int:
+        """Tokens of a caption that the decoder can hold, without start and end."""
+        return int(getattr(self.model.config.decoder, 'max_position_embeddings', 512)) - 2
 
 
 def word_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -90,8 +107,8 @@ def new_trainee(texts: Sequence[str], *, alpha: bool = True, width: int = 192,
         decoder_layers: Transformer layers of the decoder.
         seed: Seed of the initial weights.
     """
-    # The name alone makes transformers say on stderr that there is no torchvision.
-    from transformers import ViTImageProcessor
+    with quiet():  # the name alone makes transformers say that there is no torchvision
+        from transformers import ViTImageProcessor
 
     tokenizer = word_tokenizer(texts)
     encoder = ViTConfig(
@@ -153,42 +170,70 @@ def without_alpha(trainee: Trainee) -> Trainee:
     return Trainee(model, trainee.tokenizer, trainee.processor)
 
 
+def check_captions(trainee: Trainee, texts: Sequence[str]) -> None:
+    """Refuse captions that the model cannot learn to say: it would learn to say something else.
+
+    Raises:
+        OptionError: If one has words that the tokenizer has no token for, or is too long.
+    """
+    unknown: dict[str, str] = {}
+    for text, ids in zip(texts, _token_ids(trainee, texts)):
+        if len(ids) > trainee.room:
+            raise OptionError(f'caption {text[:80]!r} has {len(ids)} tokens, and the decoder has '
+                              f'room for {trainee.room}; shorten it')
+        if trainee.tokenizer.unk_token_id in ids:
+            for word in text.split():
+                if trainee.tokenizer.unk_token_id in _token_ids(trainee, [word])[0]:
+                    unknown.setdefault(word, text)
+    if unknown:
+        more = f' and {len(unknown) - 4} more' if len(unknown) > 4 else ''
+        raise OptionError(f'the tokenizer has no token for {", ".join(list(unknown)[:4])}{more}, '
+                          f'first in {next(iter(unknown.values()))[:80]!r}; train from scratch or '
+                          'from a checkpoint that knows the words')
+
+
+def _token_ids(trainee: Trainee, texts: Sequence[str]) -> list[list[int]]:
+    ids: list[list[int]] = trainee.tokenizer(list(texts), add_special_tokens=False)['input_ids']
+    return ids
+
+
 class Collate:
-    """Samples to tensors, through the checkpoint's own processor and tokenizer.
+    """Samples to tensors, through the checkpoint's own tokenizer and the captioner's own view.
 
     Without an alpha channel a region is shown as its crop, as the captioner does.
+
+    Raises:
+        CheckpointError: When called, if image processor and encoder do not fit.
     """
 
     def __init__(self, trainee: Trainee) -> None:
-        self._tokenizer = trainee.tokenizer
-        self._processor = trainee.processor
-        self._alpha = trainee.has_alpha
-        self._limit = int(getattr(trainee.model.config.decoder, 'max_position_embeddings', 512))
-
-    def _pixels(self, rgb: np.ndarray) -> torch.Tensor:
-        return self._processor(rgb, return_tensors='pt')['pixel_values'][0]
+        self._trainee = trainee
+        encoder = trainee.model.config.encoder
+        self._view = View(trainee.processor, pair(getattr(encoder, 'image_size', 224)))
 
     def __call__(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
         """Return pixels (batch, channels, H, W), labels (batch, tokens) and cells if any."""
         images = []
         cells = [sample.cells for sample in samples]
+        regions = [None if sample.mask is None
+                   else regions_from_labels(sample.mask.astype(np.uint8))[0] for sample in samples]
         seen: dict[int, torch.Tensor] = {}  # samples of one frame share its picture
-        for row, sample in enumerate(samples):
+        for row, (sample, region) in enumerate(zip(samples, regions)):
             rgb = sample.rgb
-            if sample.mask is not None and not self._alpha:
-                x0, y0, x1, y1 = crop_box(regions_from_labels(sample.mask.astype(np.uint8))[0])
-                images.append(self._pixels(np.ascontiguousarray(rgb[y0:y1, x0:x1])))
+            if region is not None and not self._trainee.has_alpha:
+                images.append(self._view.pixels(cropped(rgb, region)))
                 if sample.cells is not None:  # they lie on the whole image, not on the crop
                     cells[row] = np.full_like(sample.cells, IGNORED)
                 continue
             if id(rgb) not in seen:
-                seen[id(rgb)] = self._pixels(rgb)
+                seen[id(rgb)] = self._view.pixels(rgb)
             images.append(seen[id(rgb)])
         pixels = torch.stack(images)
-        if self._alpha:
-            pixels = torch.cat([pixels, self._alphas(samples, pixels.shape[-2:])], dim=1)
-        ends = [self._tokenizer(sample.caption, add_special_tokens=False)['input_ids']
-                [:self._limit - 2] + [self._tokenizer.eos_token_id] for sample in samples]
+        if self._trainee.has_alpha:
+            pixels = torch.cat([pixels, self._alphas(regions)], dim=1)
+        texts = [sample.caption for sample in samples]
+        ends = [ids[:self._trainee.room] + [self._trainee.end]
+                for ids in _token_ids(self._trainee, texts)]
         labels = torch.full((len(ends), max(map(len, ends))), IGNORED)
         for row, ids in enumerate(ends):
             labels[row, :len(ids)] = torch.tensor(ids)
@@ -197,9 +242,8 @@ class Collate:
             out['cells'] = torch.from_numpy(np.stack(cells))  # type: ignore[arg-type]
         return out
 
-    @staticmethod
-    def _alphas(samples: list[Sample], size: Sequence[int]) -> torch.Tensor:
-        planes = [np.ones(tuple(size), np.float32) if sample.mask is None
-                  else resize_mask(sample.mask, (int(size[0]), int(size[1])))
-                  for sample in samples]
+    def _alphas(self, regions: list[Region | None]) -> torch.Tensor:
+        size = self._view.size
+        planes = [np.ones(size, np.float32) if region is None
+                  else region_cover(self._view.region(region), size) for region in regions]
         return torch.from_numpy(normalise_alpha(np.stack(planes)))[:, None]

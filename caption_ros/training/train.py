@@ -103,10 +103,10 @@ def _caption_loss(trainee: Trainee, hidden: torch.Tensor, labels: torch.Tensor,
                   ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean token loss and, per sample, whether greedy decoding would be exact."""
     model = trainee.model
-    start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
+    start = torch.full_like(labels[:, :1], trainee.start)
     inputs = torch.cat([start, labels[:, :-1]], dim=1)
     # What follows the end is never looked at by what counts, so no attention mask is needed.
-    inputs = inputs.masked_fill(inputs == IGNORED, trainee.tokenizer.eos_token_id)
+    inputs = inputs.masked_fill(inputs == IGNORED, trainee.end)
     logits = model.decoder(input_ids=inputs, encoder_hidden_states=hidden,
                            use_cache=False).logits
     loss = functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(),
