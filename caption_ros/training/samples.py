@@ -85,14 +85,14 @@ class TabletopSamples:
     Args:
         frames: Frames in a batch, a multiple of ``passes``.
         phrases: Object phrases in a batch, spread over its frames.
-        grid: Rows and columns of the patch labels.
+        grid: Rows and columns of the patch labels; None without.
         seed: Moves the run to other scenes, 0 or greater.
         passes: Batches that a frame appears in. Drawing costs as much as training on what is
             drawn, and a second look at a frame teaches nearly what a new frame would.
     """
 
-    def __init__(self, frames: int, phrases: int, grid: tuple[int, int], seed: int = 0,
-                 passes: int = 1) -> None:
+    def __init__(self, frames: int, phrases: int, grid: tuple[int, int] | None,
+                 seed: int = 0, passes: int = 1) -> None:
         self.phrases = phrases
         self.grid = grid
         self.seed = seed
@@ -100,7 +100,7 @@ class TabletopSamples:
         self._passes = passes
         self._frame = lru_cache(self._fresh * (_PASS_GAP * (passes - 1) + 1))(self._draw)
 
-    def _draw(self, scene_seed: int) -> tuple[Frame, npt.NDArray[np.int64]]:
+    def _draw(self, scene_seed: int) -> tuple[Frame, npt.NDArray[np.int64] | None]:
         rng = np.random.default_rng([self.seed, scene_seed])
         size = _SIZES[rng.integers(len(_SIZES))]
         for attempt in range(_ATTEMPTS):
@@ -108,7 +108,7 @@ class TabletopSamples:
             if len(stream.layout.objects) >= _CROWDED:
                 break
         frame = stream.frame(int(rng.integers(_MAX_FRAME)))
-        return frame, cell_labels(frame, *self.grid)
+        return frame, None if self.grid is None else cell_labels(frame, *self.grid)
 
     def _samples(self, scene_seeds: list[int], rng: np.random.Generator) -> list[Sample]:
         out = []

@@ -24,6 +24,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from caption_ros.captioners.devices import LARGE, resolve_dtype
+from caption_ros.captioners.encoder_decoder import CLASS_TOKENS, pair
 from caption_ros.captioners.loading import one_line, quiet
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.training.model import IGNORED, Collate, Trainee
@@ -78,11 +79,12 @@ class PatchHead(nn.Module):
         self.linear = nn.Linear(width, CELLS_PER_PATCH * sum(PATCH_CLASSES))
 
     def forward(self, hidden: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Return the loss of patch tokens (batch, 1 + patches, width) and cell labels."""
+        """Return the loss of tokens (batch, tokens, width), the last the patches, and labels."""
         batch, rows, cols, classes = cells.shape
         by_patch = cells.view(batch, rows // 2, 2, cols // 2, 2, classes).transpose(2, 3)
         target = by_patch.reshape(-1, classes)
-        logits = self.linear(hidden[:, 1:]).float().view(len(target), -1)
+        patches = rows // 2 * (cols // 2)
+        logits = self.linear(hidden[:, -patches:]).float().view(len(target), -1)
         loss = logits.new_zeros(())
         for kind, part in enumerate(logits.split(PATCH_CLASSES, dim=1)):
             weight = torch.ones(part.shape[1], device=part.device)
@@ -91,12 +93,13 @@ class PatchHead(nn.Module):
         return loss
 
 
-def patch_grid(trainee: Trainee) -> tuple[int, int]:
-    """Return rows and columns of patch-label cells for a model built here."""
+def patch_grid(trainee: Trainee) -> tuple[int, int] | None:
+    """Return rows and columns of patch-label cells; None if encoder tokens are no patches."""
     encoder = trainee.model.config.encoder
-    size = encoder.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return 2 * height // encoder.patch_size, 2 * width // encoder.patch_size
+    if encoder.model_type not in CLASS_TOKENS:
+        return None
+    (height, width), (tall, wide) = pair(encoder.image_size), pair(encoder.patch_size)
+    return 2 * (height // tall), 2 * (width // wide)
 
 
 def _caption_loss(trainee: Trainee, hidden: torch.Tensor, labels: torch.Tensor,
@@ -114,6 +117,12 @@ def _caption_loss(trainee: Trainee, hidden: torch.Tensor, labels: torch.Tensor,
     # Every token right when the true ones come before it: then greedy decoding takes this path.
     exact = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(dim=1)
     return loss, exact
+
+
+def _width(model: Any) -> int:
+    """Return the width of what _encode gives."""
+    part = model.config.decoder if hasattr(model, 'enc_to_dec_proj') else model.config.encoder
+    return int(part.hidden_size)
 
 
 def _encode(model: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -255,7 +264,7 @@ def train(
     model.train()
     if options.device == 'cpu':  # the fused kernel's backward takes a third longer there
         model.set_attn_implementation('eager')
-    head = PatchHead(model.config.encoder.hidden_size).to(options.device)
+    head = PatchHead(_width(model)).to(options.device)
     optimizer = _optimizer([model, head], options)
     modules = {'model': model, 'head': head, 'optimizer': optimizer}
     identity = _identity(trainee, options)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoConfig, VisionEncoderDecoderConfig, VisionEncoderDecoderModel
 
 from caption_ros import caption_frame, load_captioner
 from caption_ros.captioners import devices
@@ -13,6 +14,7 @@ from caption_ros.scenes import scene_frame
 from caption_ros.training.model import (
     IGNORED,
     Collate,
+    Trainee,
     load_trainee,
     new_trainee,
     without_alpha,
@@ -146,6 +148,28 @@ def test_without_its_alpha_channel_a_model_sees_whole_scenes_alike():
             one.model.eval().encoder(pixel_values=Collate(one)(scenes)['pixel_values'])[0]
             for one in (plain, trainee))
     assert torch.allclose(seen, expected, atol=1e-4)
+
+
+def _other(**encoder):
+    """Return a trainee with an encoder of another kind, of another width than its decoder."""
+    trainee = _small(alpha=False)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        AutoConfig.for_model(image_size=48, **encoder), trainee.model.config.decoder)
+    config.decoder_start_token_id, config.pad_token_id = trainee.start, trainee.end
+    trainee.processor.size = {'height': 48, 'width': 48}
+    return Trainee(VisionEncoderDecoderModel(config=config), trainee.tokenizer, trainee.processor)
+
+
+@pytest.mark.parametrize('encoder, has_patches', [
+    pytest.param({'model_type': 'deit', 'hidden_size': 36, 'num_hidden_layers': 1}, True,
+                 id='two tokens before the patches'),
+    pytest.param({'model_type': 'swin', 'embed_dim': 12, 'depths': [1], 'num_heads': [2]}, False,
+                 id='tokens that are no patches')])
+def test_other_encoders_learn_from_the_tabletop(encoder, has_patches, tmp_path):
+    trainee, patch_losses = _other(**encoder), []
+    train(trainee, TabletopSamples(1, 1, patch_grid(trainee)), tmp_path, TrainOptions(steps=1),
+          progress=lambda step, figures: patch_losses.append(figures['patch_loss']))
+    assert bool(patch_losses[0]) is has_patches
 
 
 def test_a_crop_has_no_patch_labels():
