@@ -75,5 +75,10 @@ def train(
             if step % _LOG_EVERY == 0:
                 typer.echo(f'step {step}: {note} {figures["seconds_per_step"]:.2f} s a step',
                            err=True)
-        scores = run(trainee, samples, out, options, resume=resume, progress=show)
+        try:
+            scores = run(trainee, samples, out, options, resume=resume, progress=show)
+        except KeyboardInterrupt:
+            if has_state(out):
+                typer.echo(f'{out} holds the state; --resume goes on from it', err=True)
+            raise
     typer.echo('held out: ' + ', '.join(f'{k} {v:.4f}' for k, v in scores.items()))

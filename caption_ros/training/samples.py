@@ -7,6 +7,7 @@ Step number to batch is a pure function, so a resumed run sees what an unbroken 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ class Samples(Protocol):
 
     def held_out(self) -> list[Sample]:
         """Return samples that no batch contains."""
+
+    def identity(self) -> dict[str, object]:
+        """Return what makes its batches others, by name, as plain values."""
 
 
 def cell_labels(frame: Frame, rows: int, cols: int) -> npt.NDArray[np.int64]:
@@ -132,6 +136,11 @@ class TabletopSamples:
         """Return sentence and one phrase of 64 evaluation scenes."""
         seeds = list(range(50_000, 50_064))
         return TabletopSamples(64, 64, self.grid)._samples(seeds, np.random.default_rng(0))
+
+    def identity(self) -> dict[str, object]:
+        """Return what makes its batches others."""
+        return {'data': 'tabletop', 'frames and phrases of a batch':
+                f'{self._fresh * self._passes} and {self.phrases}'}
 
 
 def tabletop_captions() -> list[str]:
@@ -240,6 +249,13 @@ class JsonlSamples:
     def captions(self) -> list[str]:
         """Return every caption of the file."""
         return [str(row['caption']) for row in self._rows + self._held_out]
+
+    def identity(self) -> dict[str, object]:
+        """Return what makes its batches others; a mended image, mask or box does not."""
+        captions = json.dumps(self.captions()).encode()
+        return {'data': f'{len(self._rows) + len(self._held_out)} captions '
+                        f'{hashlib.sha256(captions).hexdigest()[:12]}',
+                'batch size': self._batch_size}
 
 
 def _is_file(path: Path) -> bool:

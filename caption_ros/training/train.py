@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -27,6 +29,7 @@ from caption_ros.captioners.devices import LARGE, resolve_dtype
 from caption_ros.captioners.encoder_decoder import CLASS_TOKENS, pair
 from caption_ros.captioners.loading import one_line, quiet
 from caption_ros.errors import CaptionRosError, OptionError
+from caption_ros.training.interrupt import held_back
 from caption_ros.training.model import IGNORED, Collate, Trainee
 from caption_ros.training.samples import PATCH_CLASSES, Sample, Samples, StepDataset
 
@@ -45,7 +48,7 @@ class TrainOptions:
         learning_rate: Peak of the cosine schedule, greater than 0.
         warmup_steps: Steps of linear warm-up.
         weight_decay: AdamW's decay of matrices.
-        save_every: Steps between resumable states, at least 1.
+        save_every: Steps between resumable states, at least 1; the last step saves one, too.
         seed: Seed of weights and order.
         device: ``cpu`` or a torch device.
         compile: Compile both halves with torch.compile; pays after some hundred steps.
@@ -197,19 +200,29 @@ def has_state(out: Path) -> bool:
     return (out / _STATE).is_file()
 
 
-def _identity(trainee: Trainee, options: TrainOptions) -> dict[str, Any]:
+def _identity(trainee: Trainee, samples: Samples, options: TrainOptions) -> dict[str, Any]:
     """Return what a resumed run must have in common with the one that it goes on with."""
     words = json.dumps(sorted(trainee.tokenizer.get_vocab().items()))
     return {'seed': options.seed, 'learning_rate': options.learning_rate,
             'weight_decay': options.weight_decay, 'alpha': trainee.has_alpha,
-            'words of the captions': hashlib.sha256(words.encode()).hexdigest()[:12]}
+            'words of the captions': hashlib.sha256(words.encode()).hexdigest()[:12],
+            **samples.identity()}
 
 
 def _save_state(path: Path, step: int, modules: dict[str, Any], identity: dict[str, Any]) -> None:
     state = {name: module.state_dict() for name, module in modules.items()}
     part = path.with_suffix('.part')
-    torch.save({'step': step, 'identity': identity, **state}, part)
-    os.replace(part, path)  # a kill while writing leaves the former state
+    try:
+        with part.open('wb') as file:
+            torch.save({'step': step, 'identity': identity, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name on no data
+        os.replace(part, path)  # a kill while writing leaves the former state
+    except (OSError, RuntimeError) as error:  # torch has both for a full disk
+        part.unlink(missing_ok=True)
+        rest = 'resume from the former state' if path.is_file() else 'begin again'
+        raise CaptionRosError(f'{path} of step {step} cannot be written ({one_line(error)}); make '
+                              f'room on the disk and {rest}') from error
 
 
 def _load_state(path: Path, modules: dict[str, Any], identity: dict[str, Any]) -> int:
@@ -252,7 +265,9 @@ def train(
         Held-out loss and shares exactly right.
 
     Raises:
-        CaptionRosError: If the state cannot be resumed from or the loss is not a number.
+        CaptionRosError: If the state cannot be resumed from, the loss is not a number or the
+            disk is full.
+        KeyboardInterrupt: On Ctrl-C, once the step in work is done and its state saved.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -267,7 +282,7 @@ def train(
     head = PatchHead(_width(model)).to(options.device)
     optimizer = _optimizer([model, head], options)
     modules = {'model': model, 'head': head, 'optimizer': optimizer}
-    identity = _identity(trainee, options)
+    identity = _identity(trainee, samples, options)
     start = _load_state(out / _STATE, modules, identity) if resume else 0
     if start > options.steps:
         raise OptionError(f'{out / _STATE} is of step {start}, and steps is {options.steps}; give '
@@ -283,40 +298,50 @@ def train(
     if options.compile:
         encode, caption_loss = (torch.compile(f, dynamic=True) for f in (encode, caption_loss))
     began = time.monotonic()
-    for step, batch in enumerate(loader if start < options.steps else (), start):
-        if isinstance(batch, CaptionRosError):
-            raise batch
-        batch = {name: value.to(options.device) for name, value in batch.items()}
-        for group in optimizer.param_groups:
-            group['lr'] = _rate(options, step)
-        with half:
-            hidden = encode(model, batch['pixel_values'])
-            loss, exact = caption_loss(trainee, hidden, batch['labels'])
-            patch_loss = head(hidden, batch['cells']) if 'cells' in batch else loss * 0
-        figure = loss.item()
-        if not math.isfinite(figure):
-            raise CaptionRosError(f'the loss is {figure} at step {step}; lower the '
-                                  'learning rate and resume from the last state')
-        optimizer.zero_grad(set_to_none=True)
-        (loss + 0.5 * patch_loss).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if progress is not None:
-            progress(step + 1, {
-                'loss': figure, 'patch_loss': patch_loss.item(),
-                'exact': float(exact.float().mean()), 'lr': _rate(options, step),
-                'seconds_per_step': (time.monotonic() - began) / (step + 1 - start)})
-        if (step + 1) % options.save_every == 0:
-            _save_state(out / _STATE, step + 1, modules, identity)
+    with held_back() as interrupted:
+        for step, batch in enumerate(loader if start < options.steps else (), start):
+            if isinstance(batch, CaptionRosError):
+                raise batch
+            batch = {name: value.to(options.device) for name, value in batch.items()}
+            for group in optimizer.param_groups:
+                group['lr'] = _rate(options, step)
+            with half:
+                hidden = encode(model, batch['pixel_values'])
+                loss, exact = caption_loss(trainee, hidden, batch['labels'])
+                patch_loss = head(hidden, batch['cells']) if 'cells' in batch else loss * 0
+            figure = loss.item()
+            if not math.isfinite(figure):
+                raise CaptionRosError(
+                    f'the loss is {figure} at step {step}; begin again in another folder with a '
+                    f'learning rate below {options.learning_rate}')
+            optimizer.zero_grad(set_to_none=True)
+            (loss + 0.5 * patch_loss).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            if progress is not None:
+                progress(step + 1, {
+                    'loss': figure, 'patch_loss': patch_loss.item(),
+                    'exact': float(exact.float().mean()), 'lr': _rate(options, step),
+                    'seconds_per_step': (time.monotonic() - began) / (step + 1 - start)})
+            is_stopped = interrupted()
+            if is_stopped or step + 1 == options.steps or (step + 1) % options.save_every == 0:
+                _save_state(out / _STATE, step + 1, modules, identity)
+            if is_stopped:
+                raise KeyboardInterrupt
     model.to('cpu')
-    save_checkpoint(trainee, out, torch.float16 if options.half else torch.float32)
-    scores = held_out_scores(trainee, collate, held_out, 'cpu')
-    (out / 'scores.json').write_text(json.dumps(scores, indent=1) + '\n', 'utf-8')
+    try:
+        save_checkpoint(trainee, out, torch.float16 if options.half else torch.float32)
+        scores = held_out_scores(trainee, collate, held_out, 'cpu')
+        (out / 'scores.json').write_text(json.dumps(scores, indent=1) + '\n', 'utf-8')
+    except (OSError, SafetensorError) as error:
+        raise CaptionRosError(f'the checkpoint cannot be written to {out} ({one_line(error)}); '
+                              'make room on the disk and resume') from error
     return scores
 
 
 def _quiet_worker(_worker: int) -> None:
-    """Keep the worker to one core: it shares the machine with the training itself."""
+    """Keep the worker to one core, as training has the others, and at work on Ctrl-C."""
     import cv2
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,16 +1,21 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 import json
+import os
+import signal
+from unittest.mock import Mock
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoConfig, VisionEncoderDecoderConfig, VisionEncoderDecoderModel
 
 from caption_ros import caption_frame, load_captioner
 from caption_ros.captioners import devices
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.scenes import scene_frame
+from caption_ros.training import train as module
 from caption_ros.training.model import (
     IGNORED,
     Collate,
@@ -29,9 +34,16 @@ def _small(alpha=True):
                        decoder_layers=1)
 
 
+class _FewHeldOut(TabletopSamples):
+    """Samples whose scores are soon reckoned."""
+
+    def held_out(self):
+        return self.batch(0)[:2]
+
+
 def _run(out, steps, resume=False, trainee=None):
     trainee = trainee or _small()
-    samples = TabletopSamples(2, 4, patch_grid(trainee))
+    samples = _FewHeldOut(2, 4, patch_grid(trainee))
     losses = {}
     options = TrainOptions(steps=steps, save_every=2, warmup_steps=1, half=False)
     train(trainee, samples, out, options, resume=resume,
@@ -82,6 +94,72 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     assert sorted(losses) == [3, 4]
     for name, value in whole.model.state_dict().items():
         assert torch.allclose(value, resumed.model.state_dict()[name], atol=1e-5), name
+
+
+def test_an_interrupted_run_keeps_the_state_of_the_step_in_work(tmp_path):
+    trainee = _small()
+
+    def stop(step, figures):
+        os.kill(os.getpid(), signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainee, _FewHeldOut(2, 4, patch_grid(trainee)), tmp_path,
+              TrainOptions(steps=3, save_every=100, warmup_steps=1), progress=stop)
+    assert signal.getsignal(signal.SIGINT) is before
+    _, losses = _run(tmp_path, 3, resume=True)
+    assert sorted(losses) == [2, 3]
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'),
+                                   RuntimeError('unexpected pos 64 vs 0')])
+def test_a_full_disk_is_told_and_leaves_the_former_state(error, tmp_path, monkeypatch):
+    _run(tmp_path, 2)
+    former = (tmp_path / 'state.pt').read_bytes()
+
+    def fill(state, file):
+        file.write(b'half')
+        raise error
+    monkeypatch.setattr(torch, 'save', fill)
+    with pytest.raises(CaptionRosError, match='state.pt of step 4 cannot be written .* make room '
+                                              'on the disk and resume from the former state'):
+        _run(tmp_path, 4, resume=True)
+    assert (tmp_path / 'state.pt').read_bytes() == former
+    assert not (tmp_path / 'state.part').exists()
+
+
+def test_a_checkpoint_that_a_full_disk_cut_short_is_written_on_resuming(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, 'save_checkpoint', Mock(side_effect=SafetensorError('I/O error')))
+        with pytest.raises(CaptionRosError, match='the checkpoint cannot be written to'):
+            _run(tmp_path, 1)
+    _, losses = _run(tmp_path, 1, resume=True)
+    assert not losses and load_captioner(str(tmp_path))
+
+
+def test_a_loss_that_is_no_number_is_told_with_what_to_do(tmp_path):
+    trainee = _small()
+    torch.nn.init.constant_(trainee.model.decoder.lm_head.weight, float('nan'))
+    with pytest.raises(CaptionRosError, match='is nan at step 0; begin again in another folder '
+                                              'with a learning rate below 0.001'):
+        _run(tmp_path, 1, trainee=trainee)
+
+
+def test_other_batches_are_refused_on_resuming_and_mended_lines_are_not(tmp_path):
+    for name in 'ab':
+        Image.new('RGB', (40, 30), 'red').save(tmp_path / f'{name}.png')
+    path, words = tmp_path / 'data.jsonl', ('a mug', 'a can', 'a box')
+
+    def go_on(steps, batch_size, image='a', texts=words, resume=True):
+        path.write_text('\n'.join(json.dumps({'image': f'{image}.png', 'caption': text})
+                                  for text in texts))
+        train(_small(), JsonlSamples(path, batch_size), tmp_path / 'out',
+              TrainOptions(steps=steps, save_every=1), resume=resume)
+    go_on(1, 1, resume=False)
+    go_on(2, 1, image='b')
+    with pytest.raises(OptionError, match='with other settings: batch size 1, not 2'):
+        go_on(3, 2)
+    with pytest.raises(OptionError, match='with other settings: data 3 captions'):
+        go_on(3, 1, texts=words[::-1])
 
 
 def test_a_damaged_state_is_named(tmp_path):
