@@ -12,6 +12,14 @@ _LOG_EVERY = 50  # lines in a pipe, where no bar is shown
 _PASSES = 3  # looks at each simulated frame
 
 
+def _frames_and_phrases(batch_size: int) -> tuple[int, int]:
+    """Split a batch; frames are a multiple of the passes, so that it has the size asked for."""
+    passes = min(_PASSES, batch_size)
+    # More sentences than phrases: they are the harder part, phrases soon come by themselves.
+    frames = max(1, batch_size * 2 // 3 // passes) * passes
+    return frames, batch_size - frames
+
+
 def train(
     out: Path = typer.Argument(help='Folder for the checkpoint and the resumable state.'),
     data: str = typer.Option('tabletop', help='tabletop (the simulator) or a JSONL file with '
@@ -64,10 +72,8 @@ def train(
         check_captions(trainee, texts)
     if not alpha:
         trainee = without_alpha(trainee)
-    # More sentences than phrases: they are the harder part, phrases soon come by themselves.
-    frames = max(1, batch_size * 2 // 3)
-    samples = jsonl or TabletopSamples(frames, batch_size - frames, patch_grid(trainee), seed,
-                                       passes=_PASSES)
+    samples = jsonl or TabletopSamples(*_frames_and_phrases(batch_size), patch_grid(trainee),
+                                       seed, passes=min(_PASSES, batch_size))
     with progress_bar('steps', steps) as advance:
         def show(step: int, figures: dict[str, float]) -> None:
             note = f'loss {figures["loss"]:.3f} exact {figures["exact"]:.2f}'
