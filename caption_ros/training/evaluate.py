@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.errors import CaptionRosError, OptionError
@@ -69,12 +70,7 @@ def text_scores(said: Sequence[str], references: Sequence[str]) -> tuple[float, 
     Raises:
         CaptionRosError: If pycocoevalcap is not installed.
     """
-    try:
-        from pycocoevalcap.bleu.bleu import Bleu
-        from pycocoevalcap.cider.cider import Cider
-    except ImportError as error:
-        raise CaptionRosError('scores need pycocoevalcap, which is not installed: '
-                              "pip install 'caption_ros[scores]'") from error
+    Bleu, Cider = _scorers()
 
     def tokens(texts: Sequence[str]) -> dict[int, list[str]]:
         return {i: [' '.join(re.findall(r'\w+', text.lower()))] for i, text in enumerate(texts)}
@@ -83,6 +79,16 @@ def text_scores(said: Sequence[str], references: Sequence[str]) -> tuple[float, 
     bleu, _ = Bleu(4).compute_score(truth, result, verbose=0)
     cider, _ = Cider().compute_score(truth, result)
     return float(bleu[3]), float(cider)
+
+
+def _scorers() -> tuple[Any, Any]:
+    try:
+        from pycocoevalcap.bleu.bleu import Bleu
+        from pycocoevalcap.cider.cider import Cider
+    except ImportError as error:
+        raise CaptionRosError('scores need pycocoevalcap, which is not installed: '
+                              "pip install 'caption_ros[scores]'") from error
+    return Bleu, Cider
 
 
 def _frames(seeds: Sequence[int]) -> Iterator[tuple[int, Frame]]:
@@ -110,8 +116,10 @@ def evaluate_tabletop(
         progress: Called with the number of scenes done.
 
     Raises:
+        CaptionRosError: If pycocoevalcap is not installed.
         OptionError: If a seed would lie outside the evaluation range.
     """
+    _scorers()  # what is not installed shows before the first scene, not after the last
     if scenes < 1 or first_seed < 0 or first_seed + scenes > FIRST_TRAINING_SEED:
         raise OptionError(f'evaluation seeds are 0 to {FIRST_TRAINING_SEED - 1}, got {scenes} '
                           f'scene(s) from {first_seed}')
