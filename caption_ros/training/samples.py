@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,7 +60,7 @@ class Samples(Protocol):
     def batch(self, step: int) -> list[Sample]:
         """Return the batch of a training step, the same each time."""
 
-    def held_out(self) -> list[Sample]:
+    def held_out(self) -> Iterable[Sample]:
         """Return samples that no batch contains."""
 
     def identity(self) -> dict[str, object]:
@@ -242,9 +242,9 @@ class JsonlSamples:
             picked.append(self._rows[order[place]])
         return [self._sample(row) for row in picked]
 
-    def held_out(self) -> list[Sample]:
-        """Return the held-out samples, at most 256."""
-        return [self._sample(row) for row in self._held_out[:256]]
+    def held_out(self) -> Iterator[Sample]:
+        """Give the held-out samples, at most 256, one by one: photographs fill the memory."""
+        return (self._sample(row) for row in self._held_out[:256])
 
     def captions(self) -> list[str]:
         """Return every caption of the file."""

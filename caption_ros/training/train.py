@@ -14,8 +14,9 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from caption_ros.training.samples import PATCH_CLASSES, Sample, Samples, StepDat
 CELLS_PER_PATCH = 4  # two rows and two columns
 _TABLE_WEIGHT = 0.2  # most cells show the table and say little
 _STATE = 'state.pt'
-_HELD_OUT_BATCH = 64
+_HELD_OUT_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -148,22 +149,40 @@ def _optimizer(modules: list[nn.Module], options: TrainOptions) -> torch.optim.A
     ], lr=options.learning_rate, betas=(0.9, 0.98))
 
 
-def held_out_scores(trainee: Trainee, collate: Collate, samples: list[Sample], device: str,
-                    ) -> dict[str, float]:
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out samples as the model sees them, a fraction of their photographs' memory.
+
+    Attributes:
+        tensors: What Collate gives.
+        kinds: ``scene`` or ``region`` for each.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    kinds: list[str]
+
+
+def held_out_batches(collate: Collate, samples: Iterable[Sample]) -> list[HeldOut]:
+    """Read held-out samples in small batches, none of them kept at its own size."""
+    source, batches = iter(samples), []
+    while part := list(islice(source, _HELD_OUT_BATCH)):
+        kinds = ['scene' if sample.mask is None else 'region' for sample in part]
+        batches.append(HeldOut(collate(part), kinds))
+    return batches
+
+
+def held_out_scores(trainee: Trainee, batches: list[HeldOut], device: str) -> dict[str, float]:
     """Score held-out samples: loss, and share that greedy decoding would get exactly right."""
     trainee.model.eval()
     losses, right = [], {'region': [0, 0], 'scene': [0, 0]}
     with torch.inference_mode():
-        for i in range(0, len(samples), _HELD_OUT_BATCH):
-            part = samples[i:i + _HELD_OUT_BATCH]
-            batch = collate(part)
-            hidden = _encode(trainee.model, batch['pixel_values'].to(device))
-            loss, exact = _caption_loss(trainee, hidden, batch['labels'].to(device))
-            losses += [float(loss)] * len(part)
-            for sample, hit in zip(part, exact.tolist()):
-                kind = right['scene' if sample.mask is None else 'region']
-                kind[0] += hit
-                kind[1] += 1
+        for batch in batches:
+            hidden = _encode(trainee.model, batch.tensors['pixel_values'].to(device))
+            loss, exact = _caption_loss(trainee, hidden, batch.tensors['labels'].to(device))
+            losses += [float(loss)] * len(batch.kinds)
+            for kind, hit in zip(batch.kinds, exact.tolist()):
+                right[kind][0] += hit
+                right[kind][1] += 1
     trainee.model.train()
     out = {'loss': sum(losses) / len(losses)}
     out.update({f'{name}_exact': hits / count for name, (hits, count) in right.items() if count})
@@ -273,7 +292,9 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(f'{out} cannot be made ({error}); choose another folder') from error
-    held_out = samples.held_out()  # what is wrong with them shows before the first step
+    collate = Collate(trainee)
+    # What is wrong with them shows before the first step.
+    held_out = held_out_batches(collate, samples.held_out())
     torch.manual_seed(options.seed)
     model = trainee.model.to(options.device)
     model.train()
@@ -287,7 +308,6 @@ def train(
     if start > options.steps:
         raise OptionError(f'{out / _STATE} is of step {start}, and steps is {options.steps}; give '
                           f'{start} or more')
-    collate = Collate(trainee)
     loader = DataLoader(
         StepDataset(samples, collate, start, options.steps),  # type: ignore[arg-type]
         batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=_quiet_worker)
@@ -331,7 +351,7 @@ def train(
     model.to('cpu')
     try:
         save_checkpoint(trainee, out, torch.float16 if options.half else torch.float32)
-        scores = held_out_scores(trainee, collate, held_out, 'cpu')
+        scores = held_out_scores(trainee, held_out, 'cpu')
         (out / 'scores.json').write_text(json.dumps(scores, indent=1) + '\n', 'utf-8')
     except (OSError, SafetensorError) as error:
         raise CaptionRosError(f'the checkpoint cannot be written to {out} ({one_line(error)}); '

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import weakref
 from unittest.mock import Mock
 
 import pytest
@@ -199,6 +200,22 @@ def test_a_bad_sample_ends_the_run_in_one_line_and_held_out_ones_are_read_first(
             train(_small(), samples, tmp_path / 'out', TrainOptions(steps=2),
                   progress=lambda step, figures: seen.append(step))
         assert '\n' not in str(problem.value) and len(seen) == steps
+
+
+def test_held_out_photographs_are_not_kept(tmp_path):
+    Image.new('RGB', (400, 300), 'red').save(tmp_path / 'a.png')
+    (tmp_path / 'data.jsonl').write_text('{"image": "a.png", "caption": "a mug"}\n' * 1000)
+    pictures, kept = [], []
+    source = JsonlSamples(tmp_path / 'data.jsonl', 1)
+
+    def watch():
+        for sample in source.held_out():
+            pictures.append(weakref.ref(sample.rgb))
+            kept.append(sum(picture() is not None for picture in pictures))
+            yield sample
+    batches = module.held_out_batches(Collate(_small()), watch())
+    assert [len(batch.kinds) for batch in batches] == [8] * 6 + [2]
+    assert len(kept) == 50 and max(kept) <= 2 * 8
 
 
 def test_others_may_read_the_weights(tmp_path):
