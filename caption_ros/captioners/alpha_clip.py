@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -188,10 +189,8 @@ def convert_alpha_clip(source: Path, out: Path, *, force: bool = False) -> CLIPV
 
     Raises:
         CheckpointError: If the checkpoint is refused.
-        OptionError: If out is in the way.
+        OptionError: If out is in the way or cannot be written.
     """
-    from safetensors.torch import save_file
-
     out = out.expanduser().absolute()
     is_full = out.exists() and not (out.is_dir() and not any(out.iterdir()))
     if is_full and not (out.is_dir() and {entry.name for entry in out.iterdir()} <= {*_FILES}):
@@ -201,6 +200,18 @@ def convert_alpha_clip(source: Path, out: Path, *, force: bool = False) -> CLIPV
         raise OptionError(f'{out} is there already; choose another folder, or pass --force to '
                           'replace it')
     config, weights = read_alpha_clip(source)
+    try:
+        _write(out, config, weights, is_full)
+    except (OSError, SafetensorError) as error:
+        raise OptionError(f'{out} cannot be written ({error}); make room on the disk or choose '
+                          'another folder') from error
+    return config
+
+
+def _write(out: Path, config: CLIPVisionConfig, weights: dict[str, torch.Tensor],
+           is_full: bool) -> None:
+    from safetensors.torch import save_file
+
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside out, so that the last step is one rename on one file system.
     with TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as scratch:
@@ -208,6 +219,8 @@ def convert_alpha_clip(source: Path, out: Path, *, force: bool = False) -> CLIPV
         new.mkdir()
         (new / _FILES[0]).write_text(config.to_json_string(), encoding='utf-8')
         save_file(weights, new / _FILES[1], metadata={'format': 'pt'})
+        # safetensors lets nobody else read them.
+        (new / _FILES[1]).chmod((new / _FILES[0]).stat().st_mode & 0o777)
         if is_full:
             out.rename(old)
         try:
@@ -216,7 +229,6 @@ def convert_alpha_clip(source: Path, out: Path, *, force: bool = False) -> CLIPV
             if is_full:
                 old.rename(out)
             raise
-    return config
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

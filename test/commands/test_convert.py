@@ -44,6 +44,18 @@ def test_it_writes_the_folder_and_says_the_licence(pth, tmp_path):
     assert out.last_hidden_state.shape == (1, 5, 64)
 
 
+def test_others_may_read_the_weights(pth, tmp_path):
+    assert _run(pth, tmp_path / 'out').exit_code == 0
+    assert len({path.stat().st_mode for path in (tmp_path / 'out').iterdir()}) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_told(pth, tmp_path):
+    (tmp_path / 'file').touch()
+    done = _run(pth, tmp_path / 'file' / 'out')
+    assert isinstance(done.exception, OptionError)
+    assert 'out cannot be written' in str(done.exception)
+
+
 def test_it_overwrites_only_with_force(pth, tmp_path):
     assert _run(pth, tmp_path / 'out').exit_code == 0
     written = (tmp_path / 'out' / 'model.safetensors').stat().st_mtime_ns
