@@ -132,7 +132,7 @@ def input_status(
     if publishers == 0:
         return Status('input', Level.WARN if since_image_s is None else Level.STALE,
                       f'no publisher on {topic}; start the camera or remap the topic', values)
-    if since_image_s is None or since_image_s > stale_after_s:
+    if is_silent(since_image_s, stale_after_s):
         silence = ('no image yet' if since_image_s is None
                    else f'no image for {since_image_s:.1f} s')
         hint = f'; {transport_hint}' if transport_hint else ''
@@ -145,6 +145,11 @@ def input_status(
         return Status('input', Level.WARN, f'{lost} frame(s) of {lost_of or topic} were lost on '
                       f'the way{hint}', values)
     return Status('input', Level.OK, f'images arrive on {topic}', values)
+
+
+def is_silent(since_image_s: float | None, stale_after_s: float) -> bool:
+    """Tell whether no image has come for too long; None is before the first."""
+    return since_image_s is None or since_image_s > stale_after_s
 
 
 def wrong_type(topic: str, types: Sequence[str], wanted: str) -> str:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from caption_ros.captioners.loading import build_model, load_model, read_config
+from caption_ros.captioners.loading import build_model, let_read, load_model, read_config
 from caption_ros.errors import CheckpointError, OptionError, RegionError
 from caption_ros.region import normalise_alpha
 
@@ -219,8 +219,7 @@ def _write(out: Path, config: CLIPVisionConfig, weights: dict[str, torch.Tensor]
         new.mkdir()
         (new / _FILES[0]).write_text(config.to_json_string(), encoding='utf-8')
         save_file(weights, new / _FILES[1], metadata={'format': 'pt'})
-        # safetensors lets nobody else read them.
-        (new / _FILES[1]).chmod((new / _FILES[0]).stat().st_mode & 0o777)
+        let_read(new / _FILES[1], new / _FILES[0])
         if is_full:
             out.rename(old)
         try:

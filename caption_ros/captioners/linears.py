@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caption_ros.captioners.devices import has_vnni
+from caption_ros.captioners.devices import cpu_multiplies, has_vnni
 from caption_ros.errors import OptionError
 
 _ROWS = 128  # oneDNN's order for so many; that for one is slower with more, and hardly faster
@@ -132,7 +132,7 @@ def can_pack(dtype: torch.dtype) -> bool:
     has = _has(torch.ops.mkldnn, '_linear_pointwise', '_reorder_linear_weight')
     if dtype == torch.bfloat16:
         return (has and _has(torch.ops.mkldnn, '_is_mkldnn_bf16_supported')
-                and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+                and cpu_multiplies('bfloat16'))
     return has
 
 

@@ -262,6 +262,11 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
+def let_read(weights: Path, like: Path) -> None:
+    """Let those read a file of weights who may read another; safetensors lets nobody else."""
+    weights.chmod(like.stat().st_mode & 0o777)
+
+
 def one_line(error: BaseException) -> str:
     """Return the text of an error in one line, at most 400 letters; its type if it has none."""
     text = ' '.join(str(error).split()) or type(error).__name__

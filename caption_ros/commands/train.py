@@ -12,12 +12,12 @@ _LOG_EVERY = 50  # lines in a pipe, where no bar is shown
 _PASSES = 3  # looks at each simulated frame
 
 
-def _frames_and_phrases(batch_size: int) -> tuple[int, int]:
+def _shares(batch_size: int) -> dict[str, int]:
     """Split a batch; frames are a multiple of the passes, so that it has the size asked for."""
     passes = min(_PASSES, batch_size)
     # More sentences than phrases: they are the harder part, phrases soon come by themselves.
     frames = max(1, batch_size * 2 // 3 // passes) * passes
-    return frames, batch_size - frames
+    return {'frames': frames, 'phrases': batch_size - frames, 'passes': passes}
 
 
 def train(
@@ -72,8 +72,7 @@ def train(
         check_captions(trainee, texts)
     if not alpha:
         trainee = without_alpha(trainee)
-    samples = jsonl or TabletopSamples(*_frames_and_phrases(batch_size), patch_grid(trainee),
-                                       seed, passes=min(_PASSES, batch_size))
+    samples = jsonl or TabletopSamples(grid=patch_grid(trainee), seed=seed, **_shares(batch_size))
     with progress_bar('steps', steps) as advance:
         def show(step: int, figures: dict[str, float]) -> None:
             note = f'loss {figures["loss"]:.3f} exact {figures["exact"]:.2f}'

@@ -15,7 +15,15 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from caption_ros.errors import ImageFormatError
-from caption_ros.health import Counters, Level, Status, Trouble, input_status, wrong_type
+from caption_ros.health import (
+    Counters,
+    Level,
+    Status,
+    Trouble,
+    input_status,
+    is_silent,
+    wrong_type,
+)
 from caption_ros.mailbox import Mailbox
 from caption_ros.ros.diagnostics import LOST_SHARE, RecentCounts, mask_problem, transport_hint
 from caption_ros.ros.intake import Frame, Intake
@@ -185,7 +193,6 @@ class Camera:
         arrived = rises['images received'] + rises['masks received']
         last_s = self.intake.last_image_s
         since_s = None if last_s is None else now_s - last_s
-        is_silent = active and (since_s is None or since_s > settings.stale_after_s)
         values = {name: str(counts[name]) for name in (*_COUNTS, *self.intake.counts())}
         values['image rate Hz'] = f'{rises["images received"] / self._recent.span:.1f}'
         values['last bad frame'] = self.trouble.text
@@ -203,8 +210,9 @@ class Camera:
             since_image_s=since_s, stale_after_s=settings.stale_after_s,
             lost=lost if lost > LOST_SHARE * (lost + arrived) else 0,
             lost_of=masks.topic if masks_lost and masks is not None else '',
-            transport_hint=transport_hint(best_effort, is_silent), trouble=self.trouble,
-            now_s=now_s, values=values,
+            transport_hint=transport_hint(
+                best_effort, active and is_silent(since_s, settings.stale_after_s)),
+            trouble=self.trouble, now_s=now_s, values=values,
             other_types=() if images is None else images.other_types,
             wanted_type='' if images is None else images.type)
         problem = self._mask_problem(rises) if status.level is Level.OK else ''

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from caption_ros.captioners.devices import LARGE, resolve_dtype
 from caption_ros.captioners.encoder_decoder import CLASS_TOKENS, pair
-from caption_ros.captioners.loading import one_line, quiet
+from caption_ros.captioners.loading import let_read, one_line, quiet
 from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.training.interrupt import held_back
 from caption_ros.training.model import IGNORED, Collate, Trainee
@@ -201,8 +201,7 @@ def save_checkpoint(trainee: Trainee, out: Path, dtype: torch.dtype = torch.floa
     trainee.tokenizer.save_pretrained(out)
     trainee.processor.save_pretrained(out)
     _name_tokenizer_for_all_releases(out / 'tokenizer_config.json')
-    # safetensors lets nobody else read them.
-    (out / 'model.safetensors').chmod((out / 'config.json').stat().st_mode & 0o777)
+    let_read(out / 'model.safetensors', out / 'config.json')
 
 
 def _name_tokenizer_for_all_releases(path: Path) -> None:

@@ -27,13 +27,19 @@ def _spin_until(executor, done):
     assert done()
 
 
-def test_a_message_is_waited_for_once(node, monkeypatch):
-    heard, waits = [], []
+def _that_hears(node, heard):
+    """Return an executor of a node that notes messages, and a publisher of them."""
     node.create_subscription(String, 'said', heard.append, 10)
     publisher = node.create_publisher(String, 'said', 10)
     executor = NodeExecutor()
     executor.add_node(node)
     _spin_until(executor, lambda: publisher.get_subscription_count() == 1)
+    return executor, publisher
+
+
+def test_a_message_is_waited_for_once(node, monkeypatch):
+    heard, waits = [], []
+    executor, publisher = _that_hears(node, heard)
     make = rclpy.executors._rclpy.WaitSet
     monkeypatch.setattr(rclpy.executors._rclpy, 'WaitSet',
                         lambda *sizes: waits.append(1) or make(*sizes))
@@ -59,11 +65,7 @@ def test_another_thread_wakes_it(node):
 
 def test_a_timer_that_is_always_due_leaves_the_others_their_turn(node):
     heard, ticks = [], []
-    node.create_subscription(String, 'said', heard.append, 10)
-    publisher = node.create_publisher(String, 'said', 10)
-    executor = NodeExecutor()
-    executor.add_node(node)
-    _spin_until(executor, lambda: publisher.get_subscription_count() == 1)
+    executor, publisher = _that_hears(node, heard)
 
     def tick():
         if not ticks:
