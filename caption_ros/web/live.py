@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
@@ -20,7 +21,7 @@ from caption_ros.errors import OptionError
 from caption_ros.message import image_from_msg
 from caption_ros.ros.messages import msg_from_array
 from caption_ros.ros.reader import Reader
-from caption_ros.ros.spinning import spinning
+from caption_ros.ros.spinning import make_executor
 from caption_ros.ros.subscriptions import FollowingSubscription
 
 _FOLLOW_PERIOD_S = 0.25
@@ -55,9 +56,10 @@ class Live:
         except Exception:
             self._end()
             raise
-        self._spinning = ExitStack()
-        # Somebody else may end ROS; the page goes on without.
-        self._spinning.enter_context(spinning(self._node))
+        self._executor = make_executor(self._node)
+        self._thread = threading.Thread(target=self._spin, name='caption_web', daemon=True)
+        self._stop = threading.Event()
+        self._thread.start()
 
     def newest(self) -> tuple[Header, npt.NDArray[np.uint8]]:
         """Return header and RGB image (H, W, 3) of the newest frame.
@@ -100,7 +102,9 @@ class Live:
 
     def close(self) -> None:
         """Stop listening."""
-        self._spinning.close()
+        self._stop.set()
+        self._thread.join()
+        self._executor.shutdown()
         self._end()
 
     def _listen(self, topic: str) -> None:
@@ -129,3 +133,10 @@ class Live:
 
     def _on_lost(self, count: int) -> None:
         self.lost += count
+
+    def _spin(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._executor.spin_once(timeout_sec=0.1)
+        except ExternalShutdownException:
+            pass  # somebody else ends ROS; the page goes on without
