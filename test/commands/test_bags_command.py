@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -92,8 +93,11 @@ def _listeners(pids):
 
 
 def _cores(pid):
-    return {re.search(r'Cpus_allowed_list:\s*(\S+)', path.read_text())[1]
-            for path in Path(f'/proc/{pid}/task').glob('*/status')}
+    cores = set()
+    for path in Path(f'/proc/{pid}/task').glob('*/status'):
+        with contextlib.suppress(OSError):  # a thread that has ended since it was listed
+            cores.add(re.search(r'Cpus_allowed_list:\s*(\S+)', path.read_text())[1])
+    return cores
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason='two workers are pinned to a core each')
