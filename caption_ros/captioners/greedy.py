@@ -28,8 +28,10 @@ _GELU = {'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu': 'none'}
 _LARGE_VOCABULARY = 16_384  # below, screening costs more than it saves
 _AHEAD = 7  # tokens of a draft at most; with the one before they take about the time of one
 # Captions at once that are drafted in float32: its weights cost four times those of the draft.
-# In bfloat16 a look at so many tokens takes what is saved.
+# In bfloat16 a look at more tokens takes what is saved, with AMX at more than one caption's.
 _TOGETHER = 12
+_TOGETHER_BFLOAT16 = 3
+_KEPT = 64_000_000  # bytes of keys and values of images whose memory is used again
 _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 # What a generation config may say without a word of the greedy caption changing.
 _HARMLESS = frozenset((
@@ -86,7 +88,9 @@ class GreedySearch:
         first = key_values[0].layers[0] if isinstance(key_values[0], Joined) else key_values[0]
         self._dtype = getattr(first, 'dtype', None)
         self.drafted, self.right = 0, 0
-        self._most_drafted = _TOGETHER if whole.dtype == torch.float32 else 1
+        self._most_drafted = (_TOGETHER if whole.dtype == torch.float32 else
+                              _TOGETHER_BFLOAT16 if stepper.by_products else 1)
+        self._scratch: list[Any] = []  # taken out while it is used
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # torch.jit announces its successor, torch.compile
             self._search = torch.jit.script(stepper.eval())
@@ -105,9 +109,13 @@ class GreedySearch:
         picks = torch.tensor(rows, device=hidden.device)
         keep = None if mask is None else mask.bool()[:, None, None]
         ahead = _AHEAD if len(rows) <= self._most_drafted else 0
-        words, chances, drafted, right = self._search(
+        # Memory that the system gives anew for each batch takes longer to get than to fill.
+        scratch = self._scratch.pop() if self._scratch else torch.empty(0)
+        words, chances, drafted, right, scratch = self._search(
             hidden if self._dtype is None else hidden.to(self._dtype), picks, keep, given,
-            max_new_tokens, ahead)
+            max_new_tokens, ahead, scratch)
+        if scratch.nbytes <= _KEPT and not self._scratch:
+            self._scratch.append(scratch)
         self.drafted += drafted * len(rows)
         self.right += right * len(rows)
         tokens, scores = [], []

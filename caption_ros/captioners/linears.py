@@ -20,6 +20,7 @@ from caption_ros.captioners.devices import cpu_multiplies, has_vnni
 from caption_ros.errors import OptionError
 
 _ROWS = 128  # oneDNN's order for so many; that for one is slower with more, and hardly faster
+_MANY = 16  # rows, for which candidates take as long as the full layer; see ScreenedHead
 
 
 class PlainLinear(nn.Module):
@@ -107,18 +108,21 @@ class ScreenedHead(nn.Module):
         """Take weights, shape (vocabulary, width), kept as they are, and a bias or None."""
         super().__init__()
         self.candidates = candidates
+        self.many = _MANY
         self.rough = Int8Linear(weight, bias)
         self.weight = weight.detach()
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., vocabulary), float32, of (..., width)."""
+        if x.numel() // x.size(-1) >= self.many:
+            return functional.linear(x, self.weight, self.bias).float()
         rough = self.rough(x.float())
         likeliest = rough.topk(self.candidates)[1]
         exact = torch.matmul(self.weight[likeliest], x.unsqueeze(-1)).squeeze(-1)
         if self.bias is not None:
             exact = exact + self.bias[likeliest]
-        return rough.scatter(-1, likeliest, exact.float())
+        return rough.scatter_(-1, likeliest, exact.float())
 
 
 def can_round() -> bool:

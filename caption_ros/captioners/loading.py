@@ -140,6 +140,10 @@ def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str,
         from caption_ros.captioners.patches import cut_by_matrices
 
         cut_by_matrices(model)
+        if encoder:
+            from caption_ros.captioners.products import attend_by_products
+
+            attend_by_products(model.get_submodule(encoder))
     return model
 
 

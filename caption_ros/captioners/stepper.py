@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caption_ros.captioners.devices import has_amx
+from caption_ros.captioners.devices import cpu_multiplies, has_amx
 
 
 class Joined(nn.Module):
@@ -53,6 +53,7 @@ class Layer(nn.Module):
         self.heads = heads
         self.gelu = gelu
         self.norm_first = norm_first
+        self.by_products = False  # whether in bfloat16; see Stepper
 
     def forward(self, x: Tensor, position: int, said: Tensor, seen: Tensor,
                 keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
@@ -82,9 +83,12 @@ class Layer(nn.Module):
             x = self.norm_1(x)
         query = self.query(self.norm_cross(x) if self.norm_first else x).to(seen.dtype)
         # Rows of one image ask side by side, so that its keys and values are read once.
-        look = functional.scaled_dot_product_attention(
-            query.view(seen.size(1), -1, heads, depth).transpose(1, 2), seen[0], seen[1],
-            attn_mask=keep)
+        query = query.view(seen.size(1), -1, heads, depth).transpose(1, 2)
+        if self.by_products and seen.dtype == torch.bfloat16:
+            look = _products(query, seen, keep)
+        else:
+            look = functional.scaled_dot_product_attention(query, seen[0], seen[1],
+                                                           attn_mask=keep)
         x = x + self.cross_out(look.transpose(1, 2).reshape(rows, steps, width).to(x.dtype))
         if not self.norm_first:
             x = self.norm_cross(x)
@@ -92,6 +96,18 @@ class Layer(nn.Module):
                              approximate=self.gelu)
         x = x + self.down(up)
         return x if self.norm_first else self.norm_2(x)
+
+
+def _products(query: Tensor, seen: Tensor, keep: Optional[Tensor]) -> Tensor:
+    """Return what attention would of (images, heads, queries, head width); see Layer."""
+    images, heads, queries, depth = query.shape
+    # Keys times queries, and not the other way: what stands second is put into another order.
+    scores = torch.bmm(seen[0].flatten(0, 1), (query * depth ** -0.5).reshape(
+        images * heads, queries, depth).transpose(1, 2)).transpose(1, 2)
+    if keep is not None:
+        scores = scores.unflatten(0, [images, heads]).masked_fill(
+            keep.logical_not(), -float('inf')).flatten(0, 1)
+    return torch.bmm(scores.softmax(-1), seen[1].flatten(0, 1)).view(query.shape)
 
 
 class Decoder(nn.Module):
@@ -147,10 +163,16 @@ class Stepper(nn.Module):
         self.key_values = nn.ModuleList(key_values)
         self.heads = heads
         self.ends = ends
+        # Without AMX torch's attention of one query in bfloat16 takes five times as long as in
+        # float32; several rows' keys in bfloat16, half the memory, have two products do it sooner.
         self.widens = decoder.tokens.device.type == 'cpu' and not has_amx()
+        self.by_products = self.widens and cpu_multiplies('bfloat16')
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module.by_products = self.by_products
 
     def forward(self, hidden: Tensor, picks: Tensor, keep: Optional[Tensor], given: list[int],
-                most: int, ahead: int) -> tuple[Tensor, Tensor, int, int]:
+                most: int, ahead: int, scratch: Tensor) -> tuple[Tensor, Tensor, int, int, Tensor]:
         """Say the likeliest token until every row has ended.
 
         Args:
@@ -160,21 +182,23 @@ class Stepper(nn.Module):
             given: The start token and what else each caption begins with, at least one.
             most: Most tokens to say, 1 or more.
             ahead: Most tokens of a draft, if there is one.
+            scratch: Memory for keys and values of images, (numbers,); none at first.
 
         Returns:
             Token ids and the logarithms of their probabilities, each (tokens, rows), where what
-            follows the first end of a row means nothing; and how many tokens were drafted for
-            each row, and how many of these were right in all rows.
+            follows the first end of a row means nothing; how many tokens were drafted for each
+            row, and how many of these were right in all rows; and scratch, or a larger one.
         """
         rows = picks.size(0)
         if keep is not None and hidden.size(0) == 1:
             keep = keep.transpose(0, 2)
-        seen = self._look_up(hidden)
+        seen, scratch = self._look_up(hidden, rows, scratch)
         in_order = bool((picks == torch.arange(rows, device=picks.device)).all())
         if hidden.size(0) > 1 and not in_order:
             seen = [both.index_select(1, picks) for both in seen]
         room = len(given) - 1 + most
-        said = [both.new_empty([2, rows, self.heads, room, both.size(4)]) for both in seen]
+        said = [torch.empty([2, rows, self.heads, room, both.size(4)], device=both.device,
+                            dtype=torch.float32 if self.widens else both.dtype) for both in seen]
         words = torch.zeros([most, rows], dtype=torch.long, device=hidden.device)
         chances = torch.zeros([most, rows], dtype=torch.float32, device=hidden.device)
         ended = torch.zeros([rows], dtype=torch.bool, device=hidden.device)
@@ -206,23 +230,28 @@ class Stepper(nn.Module):
             position += fixed - 1 + count
             if bool(ended.all()):
                 break
-        return words[:at], chances[:at], drafted, right
+        return words[:at], chances[:at], drafted, right, scratch
 
-    def _look_up(self, hidden: Tensor) -> list[Tensor]:
-        """Return each layer's keys and values of the images; see Layer.
+    def _look_up(self, hidden: Tensor, rows: int,
+                 scratch: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return each layer's keys and values of the images, see Layer, and what they are in.
 
-        In float32 where torch's attention of one query in bfloat16 takes five times as long, on
-        a CPU without AMX: this is read once for each token.
+        In float32 where torch's attention takes them sooner; they are read once for each token.
         """
         batch, tokens = hidden.size(0), hidden.size(1)
         seen: list[Tensor] = []
-        for key_value in self.key_values:
-            both = key_value(hidden)
-            if self.widens:
-                both = both.float()
-            seen.append(both.view(batch, tokens, 2, self.heads, -1)
-                        .permute(2, 0, 3, 1, 4).contiguous())
-        return seen
+        for i, key_value in enumerate(self.key_values):
+            both = key_value(hidden).view(batch, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+            by_products = self.by_products and rows > 1 and both.dtype == torch.bfloat16
+            if self.widens and not by_products and both.dtype != torch.float32:
+                place = torch.empty(both.shape, dtype=torch.float32, device=both.device)
+            else:
+                size = both.numel()
+                if scratch.numel() < size * len(self.key_values):
+                    scratch = both.new_empty([size * len(self.key_values)])
+                place = scratch[i * size:(i + 1) * size].view(both.shape)
+            seen.append(place.copy_(both))
+        return seen, scratch
 
     def _drafted(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
                  keep: Optional[Tensor], ended: Tensor, ahead: int) -> Tensor:

@@ -57,7 +57,7 @@ def test_a_screened_head_gives_the_likeliest_in_full_and_the_rest_nearly(has_bia
     torch.manual_seed(1)
     weight = torch.randn(3000, 64, dtype=torch.bfloat16)
     bias = torch.randn(3000, dtype=torch.bfloat16) if has_bias else None
-    x = torch.randn(40, 64, dtype=torch.bfloat16)
+    x = torch.randn(15, 64, dtype=torch.bfloat16)
     with torch.inference_mode():
         wanted = nn.functional.linear(x.double(), weight.double(),
                                       bias.double() if has_bias else None)
@@ -75,6 +75,16 @@ def test_a_screened_head_gives_the_likeliest_in_full_and_the_rest_nearly(has_bia
             assert torch.allclose(found.double().logsumexp(-1), wanted.logsumexp(-1), atol=0.15)
         rough = head.rough(x.float()).gather(1, best).double()
         assert not torch.allclose(rough, wanted.gather(1, best), **nearly)
+
+
+def test_a_screened_head_gives_many_rows_all_in_full():
+    head = ScreenedHead(torch.randn(3000, 64, dtype=torch.bfloat16), None)
+    x = torch.randn(4, 4, 64, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        wanted = nn.functional.linear(x, head.weight).float()
+        for found in (head(x), torch.jit.script(head)(x)):
+            assert torch.equal(found, wanted)
+        assert not torch.equal(head(x[:3]), wanted[:3])
 
 
 def test_all_linear_layers_of_a_model_are_packed_and_nothing_else():

@@ -1,0 +1,108 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+from cpu_kinds import packs_bfloat16
+from transformers import (
+    BlipVisionConfig,
+    BlipVisionModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    SwinConfig,
+    SwinModel,
+    ViTConfig,
+    ViTModel,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from caption_ros.captioners import products
+
+SIZES = {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
+         'intermediate_size': 96, 'image_size': 208, 'patch_size': 16}
+ENCODERS = {'vit': lambda: ViTModel(ViTConfig(**SIZES)),
+            'clip': lambda: CLIPVisionModel(CLIPVisionConfig(**SIZES)),
+            'blip': lambda: BlipVisionModel(BlipVisionConfig(**SIZES)),
+            'swin': lambda: SwinModel(SwinConfig(image_size=224, embed_dim=24, depths=[1, 1],
+                                                 num_heads=[2, 2]))}
+
+
+@pytest.fixture(autouse=True)
+def without_amx(monkeypatch):
+    monkeypatch.setattr(products, 'has_amx', lambda: False)
+    monkeypatch.setattr(products, 'cpu_multiplies', lambda dtype: True)
+
+
+def _encoder(kind):
+    torch.manual_seed(0)
+    encoder = ENCODERS[kind]().eval()
+    with torch.no_grad():
+        for weight in encoder.parameters():  # or BLIP's layers say next to nothing
+            weight.normal_(0, 0.1)
+    return encoder
+
+
+def _heads(tokens, heads=5, images=2, dtype=torch.bfloat16):
+    torch.manual_seed(tokens)
+    return torch.randn(3, images, tokens, heads, 16).to(dtype).transpose(2, 3)
+
+
+@packs_bfloat16
+@pytest.mark.parametrize('kind', ENCODERS)
+def test_an_encoder_computes_what_it_did(kind, monkeypatch):
+    encoder, counted, baddbmm = _encoder(kind), [], torch.baddbmm
+    size = encoder.config.image_size
+    pixels = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        exact = encoder(pixel_values=pixels)[0]
+        encoder = encoder.bfloat16()
+        before = encoder(pixel_values=pixels.bfloat16())[0]
+        products.attend_by_products(encoder)
+        monkeypatch.setattr(torch, 'baddbmm', lambda *args, **options: (
+            counted.append(1) or baddbmm(*args, **options)))
+        after = encoder(pixel_values=pixels.bfloat16())[0]
+    if kind == 'swin':  # its windows have biases of their own
+        assert not counted and torch.equal(before, after)
+        return
+    assert len(counted) == 2 * SIZES['num_hidden_layers']  # of each image
+    # No further from float32 than torch's own attention is.
+    assert (after - exact).abs().mean() < 1.2 * (before - exact).abs().mean()
+
+
+@packs_bfloat16
+@pytest.mark.parametrize('tokens', [128, 197, 577])  # all heads at once, and a few
+def test_it_attends_as_torch_does(tokens):
+    query, key, value = _heads(tokens)
+    with torch.inference_mode():
+        found, weights = products._attend(None, query, key, value, None, scaling=0.25,
+                                         is_causal=False)
+        wanted, _ = sdpa_attention_forward(None, query.float(), key.float(), value.float(), None,
+                                           scaling=0.25, is_causal=False)
+    assert weights is None and found.shape == wanted.shape == (2, tokens, 5, 16)
+    assert (found - wanted).abs().max() < 0.03 * wanted.abs().max()
+
+
+@pytest.mark.parametrize('why', ['few', 'float32', 'mask', 'causal', 'gradient', 'cross'])
+def test_all_else_is_left_to_torch(why, monkeypatch):
+    asked = []
+    monkeypatch.setattr(products, 'sdpa_attention_forward', lambda *args, **options: asked.append(
+        (args, options)) or ('seen', None))
+    query, key, value = _heads(127 if why == 'few' else 200,
+                               dtype=torch.float32 if why == 'float32' else torch.bfloat16)
+    if why == 'cross':
+        query = query[:, :, :1]
+    mask = torch.zeros(2, 1, 200, 200) if why == 'mask' else None
+    layer = torch.nn.Module()
+    layer.is_causal = why == 'causal'
+    with torch.set_grad_enabled(why == 'gradient'):
+        assert products._attend(layer, query, key, value, mask, scaling=0.25) == ('seen', None)
+    ((args, options),) = asked
+    assert args == (layer, query, key, value, mask) and options == {'scaling': 0.25}
+
+
+@pytest.mark.parametrize('amx, multiplies', [(True, True), (False, False)])
+def test_other_cpus_keep_torchs_attention(amx, multiplies, monkeypatch):
+    monkeypatch.setattr(products, 'has_amx', lambda: amx)
+    monkeypatch.setattr(products, 'cpu_multiplies', lambda dtype: multiplies)
+    encoder = _encoder('vit')
+    products.attend_by_products(encoder)
+    assert encoder.config._attn_implementation == 'sdpa'
