@@ -16,6 +16,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from caption_ros.captioners import products
+from caption_ros.captioners.linears import pack_linears
 
 SIZES = {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
          'intermediate_size': 96, 'image_size': 208, 'patch_size': 16}
@@ -79,6 +80,22 @@ def test_it_attends_as_torch_does(tokens):
                                            scaling=0.25, is_causal=False)
     assert weights is None and found.shape == wanted.shape == (2, tokens, 5, 16)
     assert (found - wanted).abs().max() < 0.03 * wanted.abs().max()
+
+
+@packs_bfloat16
+@pytest.mark.parametrize('kind', ['vit', 'blip'])
+def test_beside_weights_of_int8_attention_is_narrowed(kind, monkeypatch):
+    encoder, types, bmm = _encoder(kind), [], torch.bmm
+    pixels = torch.randn(2, 3, encoder.config.image_size, encoder.config.image_size)
+    monkeypatch.setattr(torch, 'bmm', lambda *args: types.append(args[0].dtype) or bmm(*args))
+    with torch.inference_mode():
+        exact = encoder(pixel_values=pixels)[0]
+        pack_linears(encoder, int8=True)
+        before = encoder(pixel_values=pixels)[0]
+        products.attend_by_products(encoder)
+        after = encoder(pixel_values=pixels)[0]
+    assert set(types) == {torch.bfloat16} and after.dtype == torch.float32
+    assert 0 < (after - exact).abs().mean() < 1.1 * (before - exact).abs().mean()
 
 
 @pytest.mark.parametrize('why', ['few', 'float32', 'mask', 'causal', 'gradient', 'cross'])
