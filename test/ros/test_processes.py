@@ -81,6 +81,34 @@ def test_a_signal_ends_a_node_that_loads_a_model(ros):
         process.kill()
 
 
+HANGS_IN_DDS = """
+import ctypes
+from rclpy.node import Node
+from caption_ros.ros import spinning
+spinning._CLEAN_UP_TIMEOUT_S = 1.0
+class HangsInDds(Node):
+    def destroy_node(self):
+        ctypes.PyDLL(None).pause()  # with the interpreter's lock
+def make():
+    print('made', flush=True)
+    return HangsInDds('hangs')
+spinning.run_node(make)
+"""
+
+
+def test_a_node_that_hangs_as_it_is_destroyed_ends_all_the_same(ros):
+    process = subprocess.Popen([sys.executable, '-c', HANGS_IN_DDS], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == 'made\n'
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert 'Timeout' in told and 'in destroy_node' in told
+    finally:
+        process.kill()
+
+
 def test_camera_with_an_impossible_parameter_says_so_and_ends():
     process = start('scene_camera', 'rate_hz:=3000.0')
     said, _ = process.communicate(timeout=TIMEOUT_S)
