@@ -140,7 +140,7 @@ def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str,
         from caption_ros.captioners.patches import cut_by_matrices
 
         cut_by_matrices(model)
-        if encoder:
+        if encoder and size >= LARGE:  # a small one is traced, which fixes the number of products
             from caption_ros.captioners.products import attend_by_products
 
             attend_by_products(model.get_submodule(encoder))

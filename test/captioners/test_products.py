@@ -1,6 +1,7 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 import pytest
+import tiny_checkpoints
 import torch
 from cpu_kinds import packs_bfloat16
 from transformers import (
@@ -15,7 +16,7 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from caption_ros.captioners import products
+from caption_ros.captioners import load_captioner, loading, products
 from caption_ros.captioners.linears import pack_linears
 
 SIZES = {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
@@ -123,3 +124,12 @@ def test_other_cpus_keep_torchs_attention(amx, multiplies, monkeypatch):
     encoder = _encoder('vit')
     products.attend_by_products(encoder)
     assert encoder.config._attn_implementation == 'sdpa'
+
+
+@pytest.mark.parametrize('large, name', [(0, products.NAME), (10**9, 'sdpa')])
+def test_a_large_models_encoder_has_it_and_a_small_one_is_traced(large, name, tmp_path,
+                                                                 monkeypatch):
+    tiny_checkpoints.vit_gpt2(tmp_path)
+    monkeypatch.setattr(loading, 'LARGE', large)
+    captioner = load_captioner(tmp_path, device='cpu', dtype='float32')
+    assert captioner._model.encoder.config._attn_implementation == name
