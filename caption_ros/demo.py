@@ -227,6 +227,8 @@ def run_demo(*, seconds: float, out: Path, model: str = 'tabletop', seed: int = 
     try:
         import rclpy
         from rclpy.executors import ExternalShutdownException
+
+        from caption_ros.ros.spinning import ending
     except ImportError as error:
         raise CaptionRosError(f'the demo needs rclpy, which cannot be imported ({error}); source '
                               "a ROS 2 or pip install 'caption_ros[ros]'") from error
@@ -263,5 +265,6 @@ def run_demo(*, seconds: float, out: Path, model: str = 'tabletop', seed: int = 
         raise KeyboardInterrupt from None  # rclpy took the signal
     finally:
         _stop(processes)
-        node.destroy_node()
-        rclpy.try_shutdown()
+        with ending():
+            node.destroy_node()
+            rclpy.try_shutdown()

@@ -56,6 +56,7 @@ def replay(
     from rclpy.signals import SignalHandlerOptions
 
     from caption_ros.ros.replay import Replay
+    from caption_ros.ros.spinning import ending
     try:
         rclpy.init(args=['--ros-args', *(word for rule in remap for word in ('-r', rule))],
                    signal_handler_options=SignalHandlerOptions.NO)
@@ -68,9 +69,11 @@ def replay(
                 _say_what_is_left_out(node)
                 node.play()
         finally:
-            node.destroy_node()
+            with ending():
+                node.destroy_node()
     finally:
-        rclpy.try_shutdown()
+        with ending():
+            rclpy.try_shutdown()
     _print(node)
     if node.summary.damage:
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ from caption_ros.errors import CaptionRosError
 
 _MORE_THREADS = 8  # for callbacks of a reentrant group that wait side by side
 _END_TIMEOUT_S = 8.0
-_CLEAN_UP_TIMEOUT_S = 30.0  # in all
+_CLEAN_UP_TIMEOUT_S = 30.0  # in all; see ending()
 _LOOK_UP_S = 0.5  # how long a signal waits when nothing else happens; a look costs a millisecond
 
 
@@ -183,6 +183,20 @@ def spinning(*nodes: Any) -> Iterator[None]:
         executor.shutdown()
 
 
+@contextmanager
+def ending() -> Iterator[None]:
+    """End the process, with status 1 and its threads' stacks, if this takes longer than 30 s.
+
+    For what destroys a node: news of another node that come just then can have Fast DDS 3.2 wait
+    for ever, and rclpy holds the interpreter's lock meanwhile. What ends the process needs none.
+    """
+    faulthandler.dump_traceback_later(_CLEAN_UP_TIMEOUT_S, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> None:
     """Init, spin until a signal comes, destroy the node, shut down."""
     # rclpy's own handlers shut the context down at once, under callbacks that still publish, and
@@ -203,13 +217,10 @@ def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) ->
     except CaptionRosError as error:
         raise SystemExit(f'caption_ros: {error}') from None
     finally:
-        # Fast DDS 3.2 waits for ever, with the interpreter's lock, for news of another node that
-        # come just as a node ends; this tells where, and needs no lock.
-        faulthandler.dump_traceback_later(_CLEAN_UP_TIMEOUT_S, exit=True, file=2)
-        # First the executor: it lets callbacks end that still use the node.
-        if executor is not None and not executor.shutdown(_END_TIMEOUT_S):
-            _leave()
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-        faulthandler.cancel_dump_traceback_later()
+        with ending():
+            # First the executor: it lets callbacks end that still use the node.
+            if executor is not None and not executor.shutdown(_END_TIMEOUT_S):
+                _leave()
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()

@@ -21,7 +21,7 @@ from caption_ros.errors import OptionError
 from caption_ros.message import image_from_msg
 from caption_ros.ros.messages import msg_from_array
 from caption_ros.ros.reader import Reader
-from caption_ros.ros.spinning import make_executor
+from caption_ros.ros.spinning import ending, make_executor
 from caption_ros.ros.subscriptions import FollowingSubscription
 
 _FOLLOW_PERIOD_S = 0.25
@@ -118,9 +118,10 @@ class Live:
     def _end(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._node.destroy_node()
-        if self._started:
-            rclpy.try_shutdown()
+        with ending():
+            self._node.destroy_node()
+            if self._started:
+                rclpy.try_shutdown()
 
     def _header(self, header: Header | None) -> Header:
         if header is not None:
