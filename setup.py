@@ -10,8 +10,8 @@ PACKAGE = 'caption_ros'
 
 # torch is no hard requirement of anything here, so that a ROCm build is never replaced.
 EXTRAS = {
-    'models': ['torch>=2.4', 'transformers>=4.50', 'safetensors'],
-    'keep-torch': ['transformers>=4.50', 'safetensors'],  # models without torch
+    'models': ['torch>=2.4', 'transformers>=4.56', 'safetensors'],
+    'keep-torch': ['transformers>=4.56', 'safetensors'],  # models without torch
     'opencv': ['opencv-python-headless'],
     'ros': [
         'ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',

@@ -34,7 +34,8 @@ class Acceleration:
     """What may be done for speed.
 
     Attributes:
-        attention: auto is torch's choice; flash and efficient where they can, else math.
+        attention: auto is torch's choice, or plain products in an encoder; flash and efficient
+            where they can, else math.
         compile: none, or torch.compile's mode for the image encoder; reduce-overhead and
             max-autotune also record graphs on a GPU.
         tunable_op: ROCm: none; use takes the matrix products that were found fastest; tune also

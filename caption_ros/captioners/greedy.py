@@ -95,6 +95,7 @@ class GreedySearch:
             warnings.simplefilter('ignore')  # torch.jit announces its successor, torch.compile
             self._search = torch.jit.script(stepper.eval())
 
+    @torch.inference_mode()  # or scratch of one mode would be refused in another
     def __call__(self, given: list[int], hidden: Any, rows: list[int], mask: Any | None,
                  max_new_tokens: int) -> Decoded:
         """Search for the caption of each of the rows.

@@ -41,6 +41,15 @@ def attend_by_products(encoder: Any) -> None:
                 module.__class__ = _BlipAttention
 
 
+def attend_by_torch(encoder: Any) -> None:
+    """Take attend_by_products() back."""
+    if getattr(encoder.config, '_attn_implementation', None) in (NAME, NAME_INT8):
+        encoder.config._attn_implementation = 'sdpa'
+        for module in encoder.modules():
+            if type(module) is _BlipAttention:
+                module.__class__ = BlipAttention
+
+
 class _BlipAttention(BlipAttention):
     # transformers computes the scores of all heads at once, and goes through them three times.
 

@@ -101,13 +101,22 @@ class Layer(nn.Module):
 def _products(query: Tensor, seen: Tensor, keep: Optional[Tensor]) -> Tensor:
     """Return what attention would of (images, heads, queries, head width); see Layer."""
     images, heads, queries, depth = query.shape
+    # oneDNN keeps what it compiles for each number of queries, more than a megabyte.
+    room = 1
+    while room < queries:
+        room *= 2
+    if room > queries:
+        query = functional.pad(query, [0, 0, 0, room - queries])
+        if keep is not None and keep.size(2) > 1:
+            keep = functional.pad(keep, [0, 0, 0, room - queries], value=1.0)
     # Keys times queries, and not the other way: what stands second is put into another order.
     scores = torch.bmm(seen[0].flatten(0, 1), (query * depth ** -0.5).reshape(
-        images * heads, queries, depth).transpose(1, 2)).transpose(1, 2)
+        images * heads, room, depth).transpose(1, 2)).transpose(1, 2)
     if keep is not None:
         scores = scores.unflatten(0, [images, heads]).masked_fill(
             keep.logical_not(), -float('inf')).flatten(0, 1)
-    return torch.bmm(scores.softmax(-1), seen[1].flatten(0, 1)).view(query.shape)
+    look = torch.bmm(scores.softmax(-1), seen[1].flatten(0, 1)).view(query.shape)
+    return look[:, :, :queries]
 
 
 class Decoder(nn.Module):

@@ -85,6 +85,10 @@ class VisionTextCaptioner(BaseCaptioner):
     def accelerate(self, acceleration: Acceleration, prepared: Prepared) -> None:
         """Compute as is asked for from now on; see BaseCaptioner."""
         super().accelerate(acceleration, prepared)
+        if acceleration.attention != 'auto' and self.device == 'cpu':
+            from caption_ros.captioners.products import attend_by_torch
+
+            attend_by_torch(self._model.get_submodule(self.encoder_part))
         # Beside generate(), which is Python for each token, the encoder's would not count.
         if self._is_small and self._greedy is not None and self._compiled is None:
             with quiet(), self._computing():  # tracing looks at what transformers warns of

@@ -68,13 +68,13 @@ def replay(
             with _running(node):
                 _say_what_is_left_out(node)
                 node.play()
+            _print(node)
         finally:
             with ending():
                 node.destroy_node()
     finally:
         with ending():
             rclpy.try_shutdown()
-    _print(node)
     if node.summary.damage:
         raise typer.Exit(1)
 

@@ -23,6 +23,7 @@ from caption_ros.errors import CaptionRosError
 from caption_ros.region_message import detections_msg
 from caption_ros.ros.messages import image_from_bytes
 from caption_ros.ros.pointing import optional_msgs
+from caption_ros.ros.spinning import ending
 
 _DISCOVERY_S = 10.0
 
@@ -86,6 +87,8 @@ def loopback() -> Iterator[Loopback]:
         try:
             yield Loopback(node)
         finally:
-            node.destroy_node()
+            with ending():
+                node.destroy_node()
     finally:
-        context.try_shutdown()
+        with ending():
+            context.try_shutdown()

@@ -190,6 +190,8 @@ def ending() -> Iterator[None]:
     For what destroys a node: news of another node that come just then can have Fast DDS 3.2 wait
     for ever, and rclpy holds the interpreter's lock meanwhile. What ends the process needs none.
     """
+    if sys.stdout is not None:
+        sys.stdout.flush()  # or what was said would be lost
     faulthandler.dump_traceback_later(_CLEAN_UP_TIMEOUT_S, exit=True, file=2)
     try:
         yield

@@ -377,6 +377,14 @@ def test_the_memory_of_keys_is_used_again(monkeypatch):
         assert not search._scratch  # too much to keep
 
 
+def test_the_mode_of_a_search_does_not_matter_to_the_next():
+    search = GreedySearch(_decoder(1), END)
+    with torch.inference_mode():
+        wanted = search([START], _hidden(4), [0, 1, 2, 3], None, 12).tokens
+    with torch.no_grad():
+        assert search([START], _hidden(4), [0, 1, 2, 3], None, 12).tokens == wanted
+
+
 def test_captions_at_the_same_time_do_not_share_memory():
     search = GreedySearch(_decoder(1), END)
     hidden = _hidden(6)

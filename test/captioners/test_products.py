@@ -17,6 +17,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from caption_ros.captioners import load_captioner, loading, products
+from caption_ros.captioners.acceleration import Acceleration
 from caption_ros.captioners.linears import pack_linears
 
 SIZES = {'hidden_size': 64, 'num_hidden_layers': 2, 'num_attention_heads': 4,
@@ -132,4 +133,23 @@ def test_a_large_models_encoder_has_it_and_a_small_one_is_traced(large, name, tm
     tiny_checkpoints.vit_gpt2(tmp_path)
     monkeypatch.setattr(loading, 'LARGE', large)
     captioner = load_captioner(tmp_path, device='cpu', dtype='float32')
+    assert captioner._model.encoder.config._attn_implementation == name
+
+
+@pytest.mark.parametrize('kind', ['vit', 'blip'])
+def test_it_can_be_taken_back(kind):
+    encoder = _encoder(kind)
+    types = [type(module) for module in encoder.modules()]
+    products.attend_by_products(encoder)
+    products.attend_by_torch(encoder)
+    assert encoder.config._attn_implementation == 'sdpa'
+    assert [type(module) for module in encoder.modules()] == types
+
+
+@pytest.mark.parametrize('attention, name', [('auto', products.NAME), ('math', 'sdpa')])
+def test_an_attention_that_was_asked_for_is_torchs(attention, name, tmp_path, monkeypatch):
+    tiny_checkpoints.vit_gpt2(tmp_path)
+    monkeypatch.setattr(loading, 'LARGE', 0)
+    captioner = load_captioner(tmp_path, device='cpu', dtype='float32',
+                               acceleration=Acceleration(attention=attention))
     assert captioner._model.encoder.config._attn_implementation == name
