@@ -29,13 +29,16 @@ def attend_by_products(encoder: Any) -> None:
     """Let an image encoder attend by products where that is faster.
 
     Args:
-        encoder: Encoder from transformers on the CPU; its weights stay as they are.
+        encoder: Encoder from transformers on the CPU; its weights stay as they are, and in float32
+            it does, too.
     """
-    if not has_amx() and cpu_multiplies('bfloat16'):
-        int8 = any(isinstance(module, Int8Linear) for module in encoder.modules())
-        name = NAME_INT8 if int8 else NAME
-        AttentionInterface.register(name, partial(_attend, narrows=int8))
-        encoder.config._attn_implementation = name
+    int8 = any(isinstance(module, Int8Linear) for module in encoder.modules())
+    narrow = int8 or encoder.dtype == torch.bfloat16
+    if narrow and not has_amx() and cpu_multiplies('bfloat16'):
+        if encoder.config._attn_implementation == 'sdpa':
+            name = NAME_INT8 if int8 else NAME
+            AttentionInterface.register(name, partial(_attend, narrows=int8))
+            encoder.config._attn_implementation = name
         for module in encoder.modules():
             if type(module) is BlipAttention:
                 module.__class__ = _BlipAttention
@@ -43,11 +46,11 @@ def attend_by_products(encoder: Any) -> None:
 
 def attend_by_torch(encoder: Any) -> None:
     """Take attend_by_products() back."""
-    if getattr(encoder.config, '_attn_implementation', None) in (NAME, NAME_INT8):
+    if encoder.config._attn_implementation in (NAME, NAME_INT8):
         encoder.config._attn_implementation = 'sdpa'
-        for module in encoder.modules():
-            if type(module) is _BlipAttention:
-                module.__class__ = BlipAttention
+    for module in encoder.modules():
+        if type(module) is _BlipAttention:
+            module.__class__ = BlipAttention
 
 
 class _BlipAttention(BlipAttention):

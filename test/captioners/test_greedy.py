@@ -113,7 +113,7 @@ def test_an_unusual_decoder_is_left_to_generate(changes):
 @pytest.mark.parametrize('dtype, vocabulary, screened', [
     (torch.bfloat16, 16_384, True), (torch.float32, 16_384, False), (torch.bfloat16, 500, False)])
 def test_packed_bfloat16_of_a_large_vocabulary_is_screened(dtype, vocabulary, screened):
-    same = 0
+    same, new = 0, 12 if dtype == torch.float32 else 6
     for seed in range(5):
         model = _decoder(seed, vocab_size=vocabulary).to(dtype)
         pack_linears(model)
@@ -121,11 +121,14 @@ def test_packed_bfloat16_of_a_large_vocabulary_is_screened(dtype, vocabulary, sc
         assert isinstance(head, ScreenedHead) is (screened and can_pack(dtype))
         hidden = torch.randn(2, SEEN, WIDTH).to(dtype)
         with torch.inference_mode():
-            found = GreedySearch(model, END)([START], hidden, [0, 1], None, 6)
+            found = GreedySearch(model, END)([START], hidden, [0, 1], None, new)
             wanted = decode(model, _config(model), torch.tensor([START]), hidden, None,
-                            CaptionOptions(max_new_tokens=6), 32)
-        assert found.scores == pytest.approx(wanted.scores, rel=0.1)
-        same += sum(map(list.__eq__, found.tokens, wanted.tokens))
+                            CaptionOptions(max_new_tokens=new), 32)
+        for said, score, words, likely in zip(found.tokens, found.scores, wanted.tokens,
+                                              wanted.scores):
+            if said == words:
+                same += 1
+                assert score == pytest.approx(likely, rel=0.05)
     # In bfloat16 two words may be as likely, and each way to compute takes one of them.
     assert same == 10 if dtype == torch.float32 else same >= 8
 

@@ -44,6 +44,10 @@ def _encoder(kind):
     return encoder
 
 
+def _attention_of(encoder):
+    return encoder.config._attn_implementation, [type(module) for module in encoder.modules()]
+
+
 def _heads(tokens, heads=5, images=2, dtype=torch.bfloat16):
     torch.manual_seed(tokens)
     return torch.randn(3, images, tokens, heads, 16).to(dtype).transpose(2, 3)
@@ -122,9 +126,17 @@ def test_all_else_is_left_to_torch(why, monkeypatch):
 def test_other_cpus_keep_torchs_attention(amx, multiplies, monkeypatch):
     monkeypatch.setattr(products, 'has_amx', lambda: amx)
     monkeypatch.setattr(products, 'cpu_multiplies', lambda dtype: multiplies)
-    encoder = _encoder('vit')
+    encoder = _encoder('vit').bfloat16()
     products.attend_by_products(encoder)
     assert encoder.config._attn_implementation == 'sdpa'
+
+
+@pytest.mark.parametrize('kind', ['vit', 'blip'])
+def test_an_encoder_in_float32_stays_as_it_is(kind):
+    encoder = _encoder(kind)
+    before = _attention_of(encoder)
+    products.attend_by_products(encoder)
+    assert _attention_of(encoder) == before
 
 
 @pytest.mark.parametrize('large, name', [(0, products.NAME), (10**9, 'sdpa')])
@@ -132,24 +144,24 @@ def test_a_large_models_encoder_has_it_and_a_small_one_is_traced(large, name, tm
                                                                  monkeypatch):
     tiny_checkpoints.vit_gpt2(tmp_path)
     monkeypatch.setattr(loading, 'LARGE', large)
-    captioner = load_captioner(tmp_path, device='cpu', dtype='float32')
+    captioner = load_captioner(tmp_path, device='cpu', dtype='bfloat16')
     assert captioner._model.encoder.config._attn_implementation == name
 
 
 @pytest.mark.parametrize('kind', ['vit', 'blip'])
 def test_it_can_be_taken_back(kind):
-    encoder = _encoder(kind)
-    types = [type(module) for module in encoder.modules()]
+    encoder = _encoder(kind).bfloat16()
+    before = _attention_of(encoder)
     products.attend_by_products(encoder)
+    assert _attention_of(encoder) != before
     products.attend_by_torch(encoder)
-    assert encoder.config._attn_implementation == 'sdpa'
-    assert [type(module) for module in encoder.modules()] == types
+    assert _attention_of(encoder) == before
 
 
 @pytest.mark.parametrize('attention, name', [('auto', products.NAME), ('math', 'sdpa')])
 def test_an_attention_that_was_asked_for_is_torchs(attention, name, tmp_path, monkeypatch):
     tiny_checkpoints.vit_gpt2(tmp_path)
     monkeypatch.setattr(loading, 'LARGE', 0)
-    captioner = load_captioner(tmp_path, device='cpu', dtype='float32',
+    captioner = load_captioner(tmp_path, device='cpu', dtype='bfloat16',
                                acceleration=Acceleration(attention=attention))
     assert captioner._model.encoder.config._attn_implementation == name

@@ -68,17 +68,23 @@ spinning.run_node(lambda: caption_node.CaptionNode(load_captioner=load))
 """
 
 
-def test_a_signal_ends_a_node_that_loads_a_model(ros):
-    process = subprocess.Popen([sys.executable, '-c', SLOW_LOADER], stdout=subprocess.PIPE,
+def _interrupted(code, *, as_it_says):
+    """Return the exit status and stderr of a Python process that SIGINT comes to."""
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline() == 'loading\n'
+        assert process.stdout.readline() == f'{as_it_says}\n'
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=20)
-        assert process.returncode == 0
-        assert 'did not end within 1 s, a model that loads perhaps' in told
     finally:
         process.kill()
+    return process.returncode, told
+
+
+def test_a_signal_ends_a_node_that_loads_a_model(ros):
+    status, told = _interrupted(SLOW_LOADER, as_it_says='loading')
+    assert status == 0
+    assert 'did not end within 1 s, a model that loads perhaps' in told
 
 
 HANGS_IN_DDS = """
@@ -97,16 +103,9 @@ spinning.run_node(make)
 
 
 def test_a_node_that_hangs_as_it_is_destroyed_ends_all_the_same(ros):
-    process = subprocess.Popen([sys.executable, '-c', HANGS_IN_DDS], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == 'made\n'
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
-        assert process.returncode == 1
-        assert 'Timeout' in told and 'in destroy_node' in told
-    finally:
-        process.kill()
+    status, told = _interrupted(HANGS_IN_DDS, as_it_says='made')
+    assert status == 1
+    assert 'Timeout' in told and 'in destroy_node' in told
 
 
 def test_camera_with_an_impossible_parameter_says_so_and_ends():
