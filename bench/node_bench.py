@@ -133,7 +133,7 @@ def bare_round(captioner, frames, options, seconds: float) -> list[float]:
 
 
 def measure(arguments: argparse.Namespace) -> dict:
-    options = CaptionOptions(describe=arguments.describe)
+    options = CaptionOptions(describe=arguments.describe, recall=True)
     size = {'width': arguments.width, 'height': arguments.height}
     stream = TabletopStream(3, **size)
     frames = [stream.frame(round(i * FRAME_RATE_HZ / arguments.rate_hz)) for i in range(PRELOAD)]

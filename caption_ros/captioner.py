@@ -35,6 +35,10 @@ class CaptionOptions:
         min_region_area_px: Smaller regions are left out, in pixels.
         max_new_tokens: Tokens of a caption at most, 1..512.
         num_beams: 1 is greedy search, up to 16 beams.
+        recall: Greedy search of GPT-2, BERT and BLIP decoders: try the last captions' words first,
+            many in one look; what is wrong is searched as without. In bfloat16 and int8 the
+            same word stays where it is within rounding of the likeliest, so a caption may depend
+            on the last one.
         prompt: For models that take text: the beginning of the caption, or the question; at
             most 2000 letters.
         sample: Draw captions by nucleus sampling instead of searching for the likeliest; the
@@ -50,6 +54,7 @@ class CaptionOptions:
     min_region_area_px: int = 64
     max_new_tokens: int = 48
     num_beams: int = 1
+    recall: bool = False
     prompt: str = ''
     sample: bool = False
     candidates: int = 1

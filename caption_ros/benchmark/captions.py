@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from caption_ros.benchmark.compare import compare
+from caption_ros.benchmark.compare import compare_all
 from caption_ros.benchmark.published import Published
 from caption_ros.captioner import Captioner, CaptionOptions
 from caption_ros.captioners.devices import device_label
@@ -40,6 +41,9 @@ def measure(captioner: Captioner, published: Published, options: CaptionOptions,
             counts: Sequence[int], rounds: int) -> dict[str, Any]:
     """Time a checkpoint both ways on the same frame and regions.
 
+    The package's way is timed as if nothing had been said before, and, where its search can
+    recall, once more with the words that it has just said.
+
     Args:
         captioner: The package's way.
         published: The other way, with the same checkpoint; it stays on the CPU.
@@ -48,19 +52,22 @@ def measure(captioner: Captioner, published: Published, options: CaptionOptions,
         rounds: Rounds of each; the two ways take turns.
 
     Returns:
-        Figures for JSON: the machine, the settings, and a Ratio for each count.
+        Figures for JSON: the machine, the settings, and a Ratio or two for each count.
     """
     import torch
     import transformers
 
     rgb = scene_frame(7).rgb
-    ratios = []
+    ratios: list[dict[str, object]] = []
+    recalling = replace(options, recall=True)
     for count in counts:
         regions: list[Region | None] = [*boxes(count, (rgb.shape[0], rgb.shape[1]))] or [None]
-        ratios.append(compare(
-            f'{count} region{"s" if count != 1 else ""}' if count else 'whole scene',
-            partial(published.caption, rgb, regions, options.max_new_tokens),
-            partial(captioner.caption, rgb, regions, options), rounds).to_dict())
+        what = f'{count} region{"s" if count != 1 else ""}' if count else 'whole scene'
+        ways = {what: partial(captioner.caption, rgb, regions, options)}
+        if captioner.facts().get('greedy search') == 'compiled':
+            ways[f'{what}, again'] = partial(captioner.caption, rgb, regions, recalling)
+        ratios += [ratio.to_dict() for ratio in compare_all(
+            partial(published.caption, rgb, regions, options.max_new_tokens), ways, rounds)]
     return {'model': captioner.name, 'focus': options.focus,
             'device': device_label(captioner.device), 'dtype': captioner.dtype,
             'max_new_tokens': options.max_new_tokens,

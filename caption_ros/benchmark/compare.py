@@ -48,13 +48,35 @@ def compare(what: str, published: Callable[[], object], package: Callable[[], ob
         rounds: Rounds to time, 1 or more; one before them warms up.
         clock: Seconds since whenever.
     """
+    return compare_all(published, {what: package}, rounds, clock)[0]
+
+
+def compare_all(published: Callable[[], object], package: dict[str, Callable[[], object]],
+                rounds: int, clock: Callable[[], float] = time.perf_counter) -> list[Ratio]:
+    """Time one way beside several others, one after the other in each round.
+
+    Args:
+        published: The first way.
+        package: The others, by what they do.
+        rounds: Rounds to time, 1 or more; one before them warms up.
+        clock: Seconds since whenever.
+
+    Returns:
+        A ratio for each of the others.
+    """
     def spent(work: Callable[[], object]) -> float:
         start_s = clock()
         work()
         return clock() - start_s
 
-    spent(published), spent(package)
-    pairs = [(spent(published), spent(package)) for _ in range(rounds)]
-    ratios = [slow / quick for slow, quick in pairs]
-    slow_s, quick_s = (statistics.median(side) for side in zip(*pairs))
-    return Ratio(what, slow_s, quick_s, slow_s / quick_s, min(ratios), max(ratios), rounds)
+    times = [[spent(work) for work in (published, *package.values())]
+             for _ in range(rounds + 1)][1:]
+    slow, *others = zip(*times)
+    slow_s = statistics.median(slow)
+    found = []
+    for what, quick in zip(package, others):
+        ratios = [one / other for one, other in zip(slow, quick)]
+        quick_s = statistics.median(quick)
+        found.append(Ratio(what, slow_s, quick_s, slow_s / quick_s, min(ratios), max(ratios),
+                           rounds))
+    return found

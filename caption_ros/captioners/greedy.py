@@ -16,6 +16,7 @@ from torch import nn
 
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.linears import (
+    Int8Linear,
     PackedLinear,
     ScreenedHead,
     as_linear,
@@ -32,6 +33,8 @@ _AHEAD = 7  # tokens of a draft at most; with the one before they take about the
 _TOGETHER = 12
 _TOGETHER_BFLOAT16 = 3
 _KEPT = 64_000_000  # bytes of keys and values of images whose memory is used again
+_SLACK = 2**-7  # a step of bfloat16
+_REMEMBERED = 8  # captions of so many numbers of rows; a batch is like one of as many
 _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 # What a generation config may say without a word of the greedy caption changing.
 _HARMLESS = frozenset((
@@ -76,18 +79,31 @@ class GreedySearch:
     Attributes:
         drafted: Tokens that a draft has said.
         right: How many of these the decoder said, too.
+        recalled: Tokens of the captions before that were tried again.
+        said_again: How many of these the decoder said again.
     """
 
     def __init__(self, decoder: Any, eos: int | list[int]) -> None:
         self._ends = set(eos if isinstance(eos, list) else [eos])
         make = _gpt2 if type(decoder).__name__ == 'GPT2LMHeadModel' else _bert
         whole, key_values = make(decoder)
+        screens = {id(module.rough) for module in whole.modules()
+                   if isinstance(module, ScreenedHead)}
+        int8 = [module for module in whole.modules()
+                if isinstance(module, Int8Linear) and id(module) not in screens]
+        # What is looked at in one pass should be what it would have been alone: a caption's first
+        # token can be twenty times as large as the others.
+        for module in int8:
+            module.by_token = True
+        slack = _SLACK if int8 or whole.dtype != torch.float32 else 0.0
         stepper = Stepper(whole, _draft(whole), key_values, decoder.config.num_attention_heads,
-                          sorted(self._ends))
+                          sorted(self._ends), slack)
         # Keys in bfloat16 beside a decoder in int8 are made of states in bfloat16.
         first = key_values[0].layers[0] if isinstance(key_values[0], Joined) else key_values[0]
         self._dtype = getattr(first, 'dtype', None)
         self.drafted, self.right = 0, 0
+        self.recalled, self.said_again = 0, 0
+        self._before: dict[Any, tuple[Any, int]] = {}  # what was said, and how much was as before
         self._most_drafted = (_TOGETHER if whole.dtype == torch.float32 else
                               _TOGETHER_BFLOAT16 if stepper.by_products else 1)
         self._scratch: list[Any] = []  # taken out while it is used
@@ -97,7 +113,7 @@ class GreedySearch:
 
     @torch.inference_mode()  # or scratch of one mode would be refused in another
     def __call__(self, given: list[int], hidden: Any, rows: list[int], mask: Any | None,
-                 max_new_tokens: int) -> Decoded:
+                 max_new_tokens: int, *, recall: bool = False) -> Decoded:
         """Search for the caption of each of the rows.
 
         Args:
@@ -106,19 +122,33 @@ class GreedySearch:
             rows: The image that each caption looks at.
             mask: Encoder tokens to look at, shape (rows, encoder tokens), int64; None is all.
             max_new_tokens: Most tokens of a caption, the end included, 1 or more.
+            recall: Try what as many rows said the last time first, and remember what they say
+                now. In bfloat16 and int8 what was said stays as long as it is within a step of
+                bfloat16 of the likeliest.
         """
         picks = torch.tensor(rows, device=hidden.device)
         keep = None if mask is None else mask.bool()[:, None, None]
         ahead = _AHEAD if len(rows) <= self._most_drafted else 0
         # Memory that the system gives anew for each batch takes longer to get than to fill.
         scratch = self._scratch.pop() if self._scratch else torch.empty(0)
-        words, chances, drafted, right, scratch = self._search(
+        alike = (*given, len(rows))
+        nothing = picks.new_empty(0, len(rows)), 0
+        before, trust = self._before.pop(alike, nothing) if recall else nothing
+        words, chances, tried, right, scratch = self._search(
             hidden if self._dtype is None else hidden.to(self._dtype), picks, keep, given,
-            max_new_tokens, ahead, scratch)
+            max_new_tokens, ahead, scratch, before, trust)
         if scratch.nbytes <= _KEPT and not self._scratch:
             self._scratch.append(scratch)
-        self.drafted += drafted * len(rows)
-        self.right += right * len(rows)
+        if recall:
+            # All at once, unless most of it was wrong this time.
+            trust = max_new_tokens if 2 * right[0] >= tried[0] else max(2, right[0] + 1)
+            self._before[alike] = words, trust
+            if len(self._before) > _REMEMBERED:
+                self._before.pop(next(iter(self._before)))
+        self.recalled += tried[0] * len(rows)
+        self.said_again += right[0] * len(rows)
+        self.drafted += tried[1] * len(rows)
+        self.right += right[1] * len(rows)
         tokens, scores = [], []
         for row, row_chances in zip(words.t().tolist(), chances.t().double().cpu()):
             length = next((i for i, token in enumerate(row) if token in self._ends), len(row))

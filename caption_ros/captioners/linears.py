@@ -67,11 +67,13 @@ class PackedLinear(nn.Module):
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights, a scale for each output, and inputs rounded as they come.
 
-    Its bias and its results are float32.
+    Its bias and its results are float32. Inputs that come together are rounded in one scale, which
+    is that of the largest.
 
     Attributes:
         packed_numbers: How many weights it holds; they are no parameters.
         packed_dtype: int8.
+        by_token: Round each of several tokens in a scale of its own; see GreedySearch.
     """
 
     def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:
@@ -86,14 +88,21 @@ class Int8Linear(nn.Module):
             warnings.simplefilter('ignore')  # torch announces the end of these, and has no other
             rounded = torch.quantize_per_channel(
                 weight, scales, torch.zeros(len(weight), dtype=torch.long), 0, torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(
-            rounded, None if bias is None else bias.detach().float())
+        self.bias = None if bias is None else bias.detach().float()
+        self.packed = torch.ops.quantized.linear_prepack(rounded, self.bias)
+        self.by_token = False
         # Without VNNI two products share 16 bits, and inputs of 8 bits would overflow them.
         self.reduce_range = not has_vnni()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
-        return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
+        if not self.by_token or x.numel() == x.size(-1):
+            return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
+        size = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
+        most = 63 if self.reduce_range else 127
+        result = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x / size, 1 / most, most + 1, self.packed)
+        return result * size if self.bias is None else torch.lerp(self.bias, result, size)
 
 
 class ScreenedHead(nn.Module):
@@ -127,7 +136,8 @@ class ScreenedHead(nn.Module):
 
 def can_round() -> bool:
     """Tell whether this torch has linear layers of int8."""
-    return (_has(torch.ops.quantized, 'linear_dynamic', 'linear_prepack')
+    return (_has(torch.ops.quantized, 'linear_dynamic', 'linear_prepack',
+                 'linear_with_input_q_dq_qweight_dq_output_fp32')
             and _has(torch, 'quantize_per_channel'))
 
 

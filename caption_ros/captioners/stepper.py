@@ -8,6 +8,7 @@ code. Compiled, a whole caption is one call that leaves the interpreter lock to 
 A token costs one reading of the decoder's weights, and so do eight. So a draft, which is the same
 decoder in fewer bits, may say the next few tokens, and the decoder looks at all of them in one
 pass: what it would have said itself is taken, and what follows its first other word is said again.
+What was said last time is such a draft as well, and costs nothing: a camera sees much the same.
 """
 
 # torch.jit reads the annotations themselves, so they are not postponed here.
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caption_ros.captioners.devices import cpu_multiplies, has_amx
+
+_LOOK = 256  # tokens of all rows in one pass, each with a logit for each word
 
 
 class Joined(nn.Module):
@@ -65,9 +68,10 @@ class Layer(nn.Module):
             said: Keys and values of the caption, (2, rows, heads, room, head width).
             seen: Those of the image, (2, images, heads, encoder tokens, head width); one image
                 for all rows, or one for each.
-            keep: Encoder tokens to look at, bool, (rows, 1, 1, encoder tokens), with one image
-                (1, 1, rows * steps, encoder tokens); None is all.
-            causal: Places to look at, bool, (steps, position + steps); None with one step.
+            keep: 0 where to look and -inf where not, in the number type of seen, (rows, 1, 1,
+                encoder tokens), with one image (1, 1, rows * steps, encoder tokens); None is all.
+            causal: The same of the places in a row, in that of said, (steps, position + steps);
+                None with one step.
         """
         rows, steps, width = x.size(0), x.size(1), x.size(2)
         heads, depth = self.heads, width // self.heads
@@ -108,13 +112,12 @@ def _products(query: Tensor, seen: Tensor, keep: Optional[Tensor]) -> Tensor:
     if room > queries:
         query = functional.pad(query, [0, 0, 0, room - queries])
         if keep is not None and keep.size(2) > 1:
-            keep = functional.pad(keep, [0, 0, 0, room - queries], value=1.0)
+            keep = functional.pad(keep, [0, 0, 0, room - queries])
     # Keys times queries, and not the other way: what stands second is put into another order.
     scores = torch.bmm(seen[0].flatten(0, 1), (query * depth ** -0.5).reshape(
         images * heads, room, depth).transpose(1, 2)).transpose(1, 2)
     if keep is not None:
-        scores = scores.unflatten(0, [images, heads]).masked_fill(
-            keep.logical_not(), -float('inf')).flatten(0, 1)
+        scores = (scores.unflatten(0, [images, heads]) + keep).flatten(0, 1)
     look = torch.bmm(scores.softmax(-1), seen[1].flatten(0, 1)).view(query.shape)
     return look[:, :, :queries]
 
@@ -162,16 +165,20 @@ class Stepper(nn.Module):
         key_values: For each layer, what makes keys and values of the encoder's states.
         heads: Number of attention heads.
         ends: Token ids that end a caption, at least one.
+        slack: How far a logit may be from the largest, as a part of that, for what was said
+            before to be said again: two of them closer than the number type rounds take turns.
     """
 
     def __init__(self, decoder: Decoder, draft: Optional[Decoder], key_values: list[nn.Module],
-                 heads: int, ends: list[int]) -> None:
+                 heads: int, ends: list[int], slack: float) -> None:
         super().__init__()
         self.decoder = decoder
         self.draft = draft
         self.key_values = nn.ModuleList(key_values)
         self.heads = heads
         self.ends = ends
+        self.slack = slack
+        self.look = _LOOK
         # Without AMX torch's attention of one query in bfloat16 takes five times as long as in
         # float32; several rows' keys in bfloat16, half the memory, have two products do it sooner.
         self.widens = decoder.tokens.device.type == 'cpu' and not has_amx()
@@ -181,7 +188,8 @@ class Stepper(nn.Module):
                 module.by_products = self.by_products
 
     def forward(self, hidden: Tensor, picks: Tensor, keep: Optional[Tensor], given: list[int],
-                most: int, ahead: int, scratch: Tensor) -> tuple[Tensor, Tensor, int, int, Tensor]:
+                most: int, ahead: int, scratch: Tensor, before: Tensor, trust: int,
+                ) -> tuple[Tensor, Tensor, list[int], list[int], Tensor]:
         """Say the likeliest token until every row has ended.
 
         Args:
@@ -192,11 +200,14 @@ class Stepper(nn.Module):
             most: Most tokens to say, 1 or more.
             ahead: Most tokens of a draft, if there is one.
             scratch: Memory for keys and values of images, (numbers,); none at first.
+            before: What may well be said again, (tokens, rows), int64; none when empty.
+            trust: How many tokens of it to try at first.
 
         Returns:
             Token ids and the logarithms of their probabilities, each (tokens, rows), where what
-            follows the first end of a row means nothing; how many tokens were drafted for each
-            row, and how many of these were right in all rows; and scratch, or a larger one.
+            follows the first end of a row means nothing; how many tokens were tried for each
+            row, those of before and those of the draft, and how many of these were right in all
+            rows; and scratch, or a larger one.
         """
         rows = picks.size(0)
         if keep is not None and hidden.size(0) == 1:
@@ -205,6 +216,9 @@ class Stepper(nn.Module):
         in_order = bool((picks == torch.arange(rows, device=picks.device)).all())
         if hidden.size(0) > 1 and not in_order:
             seen = [both.index_select(1, picks) for both in seen]
+        if keep is not None:  # once, and not in each layer for each token
+            keep = torch.zeros(keep.shape, dtype=seen[0].dtype, device=keep.device).masked_fill(
+                keep.logical_not(), -float('inf'))
         room = len(given) - 1 + most
         said = [torch.empty([2, rows, self.heads, room, both.size(4)], device=both.device,
                             dtype=torch.float32 if self.widens else both.dtype) for both in seen]
@@ -212,24 +226,35 @@ class Stepper(nn.Module):
         chances = torch.zeros([most, rows], dtype=torch.float32, device=hidden.device)
         ended = torch.zeros([rows], dtype=torch.bool, device=hidden.device)
         block = torch.tensor(given, device=hidden.device).repeat(rows, 1)
-        position, at, drafted, right, trust = 0, 0, 0, 0, 2
+        position, at = 0, 0
+        tried, right, trusts = [0, 0], [0, 0], [trust, 2]  # of before, and of the draft
         while at < most:
             fixed = block.size(1)
-            # A draft that is wrong more often than not costs more than it saves.
-            if fixed == 1 and drafted - 2 * right < 4:
+            # What is wrong more often than not costs more than it saves.
+            hopeful = [tries - 2 * hits < 4 for tries, hits in zip(tried, right)]
+            source = 0 if at < before.size(0) and hopeful[0] else 1
+            if source == 0:
+                some = min(trusts[0], max(self.look // rows, 2), most - at - 1)
+                block = torch.cat([block, before[at:at + some].t()], 1)
+            elif fixed == 1 and hopeful[1]:
                 block = self._drafted(block, position, said, seen, keep, ended,
-                                      min(trust, ahead, most - at - 1))
+                                      min(trusts[1], ahead, most - at - 1))
             steps = block.size(1)
             logits = self._pass(block, position, said, seen, keep, fixed - 1)
-            best = logits.argmax(-1)
+            most_likely, best = logits.max(-1)
+            if source == 0 and steps > fixed:
+                last = block[:, fixed:]
+                near = (logits[:, :-1].gather(2, last.unsqueeze(2)).squeeze(2)
+                        >= most_likely[:, :-1] - self.slack * most_likely[:, :-1].abs())
+                best[:, :-1] = torch.where(near, last, best[:, :-1])
             over = (self._ends(best).cumsum(1) > 0) | ended.unsqueeze(1)
             count = 1
             if steps > fixed:
                 same = (best[:, :-1] == block[:, fixed:]) | over[:, :-1]
                 count += int(same.all(0).cumprod(0).sum())
-                drafted += steps - fixed
-                right += count - 1
-                trust = 2 * trust if count == steps else 2
+                tried[source] += steps - fixed
+                right[source] += count - 1
+                trusts[source] = 2 * trusts[source] if count > steps - fixed else 2
             words[at:at + count] = best[:, :count].t()
             chances[at:at + count] = (logits[:, :count].log_softmax(-1)
                                       .gather(2, best[:, :count].unsqueeze(2)).squeeze(2).t())
@@ -239,7 +264,7 @@ class Stepper(nn.Module):
             position += fixed - 1 + count
             if bool(ended.all()):
                 break
-        return words[:at], chances[:at], drafted, right, scratch
+        return words[:at], chances[:at], tried, right, scratch
 
     def _look_up(self, hidden: Tensor, rows: int,
                  scratch: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -281,8 +306,8 @@ class Stepper(nn.Module):
         steps = block.size(1)
         causal: Optional[Tensor] = None
         if steps > 1:
-            causal = torch.ones([steps, position + steps], dtype=torch.bool,
-                                device=block.device).tril(position)
+            causal = torch.full([steps, position + steps], -float('inf'), dtype=said[0].dtype,
+                                device=block.device).triu(position + 1)
             if keep is not None and seen[0].size(1) == 1:
                 keep = keep.repeat_interleave(steps, 2)
         return self.decoder(block, position, said, seen, keep, causal, since)

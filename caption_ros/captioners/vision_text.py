@@ -104,6 +104,9 @@ class VisionTextCaptioner(BaseCaptioner):
         facts['greedy search'] = 'compiled' if self._greedy is not None else 'generate()'
         if self._greedy is not None and self._greedy.drafted:
             facts['drafted tokens right'] = f'{self._greedy.right} of {self._greedy.drafted}'
+        if self._greedy is not None and self._greedy.recalled:
+            facts['recalled tokens right'] = (
+                f'{self._greedy.said_again} of {self._greedy.recalled}')
         return facts
 
     def problems(self) -> list[str]:
@@ -232,6 +235,6 @@ class VisionTextCaptioner(BaseCaptioner):
 
         if self._greedy is not None and options.num_beams == 1 and not options.sample:
             room = max(1, min(options.max_new_tokens, self._max_positions - len(given)))
-            return self._greedy(given, hidden, rows, mask, room)
+            return self._greedy(given, hidden, rows, mask, room, recall=options.recall)
         return decode(decoder, self._search, torch.tensor(given, device=self.device),
                       hidden[rows], mask, options, self._max_positions)

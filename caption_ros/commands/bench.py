@@ -111,8 +111,9 @@ def bench(
                       f'{1000 * row["package_s"]:.0f} ms', f'{row["ratio"]:.2f}',
                       f'{row["low"]:.2f}', f'{row["high"]:.2f}')
     Console().print(table)
-    if 'drafted tokens right' in figures['settings']:
-        typer.echo(f'drafted tokens right: {figures["settings"]["drafted tokens right"]}')
+    for name in ('drafted tokens right', 'recalled tokens right'):
+        if name in figures['settings']:
+            typer.echo(f'{name}: {figures["settings"][name]}')
     for size in figures.get('split', ()):
         _print_split(size)
     for dtype, share in figures.get('agreement', {}).get('equal', {}).items():

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from caption_ros.benchmark.agreement import agreement
 from caption_ros.benchmark.captions import bench_options, boxes, measure
-from caption_ros.benchmark.compare import compare
+from caption_ros.benchmark.compare import compare, compare_all
 from caption_ros.benchmark.curves import CAMERAS, REGIONS, growth, sharing
 from caption_ros.benchmark.plot import plot
 from caption_ros.benchmark.published import Published
@@ -40,6 +40,15 @@ def test_a_ratio_is_of_medians_and_the_ways_take_turns():
     assert (ratio.low, ratio.high, ratio.rounds) == (2, 10, 3)
 
 
+def test_several_ways_take_turns_with_one():
+    calls = []
+    ratios = compare_all(lambda: calls.append('slow'), {
+        'first': lambda: calls.append('one'), 'again': lambda: calls.append('two')}, 2)
+    assert calls == ['slow', 'one', 'two'] * 3
+    assert [ratio.what for ratio in ratios] == ['first', 'again']
+    assert ratios[0].published_s == ratios[1].published_s
+
+
 def test_the_published_way_says_what_the_package_says_of_a_scene():
     folder = checkpoint_folder('tabletop')
     rgb = scene_frame(2000).rgb
@@ -53,7 +62,8 @@ def test_figures_of_a_checkpoint_with_growth_and_plot(tmp_path):
     figures = measure(captioner, Published(checkpoint_folder('tabletop')), options,
                       counts=[0, 2], rounds=1)
     figures['growth'] = growth(captioner, options, 1)
-    assert [row['what'] for row in figures['ratios']] == ['whole scene', '2 regions']
+    assert [row['what'] for row in figures['ratios']] == [
+        'whole scene', 'whole scene, again', '2 regions', '2 regions, again']
     assert all(row['ratio'] > 0 and row['published_s'] > 0 for row in figures['ratios'])
     assert figures['focus'] == 'auto' and figures['dtype'] == captioner.dtype
     grown = figures['growth']

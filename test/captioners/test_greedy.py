@@ -360,6 +360,7 @@ def test_products_are_attention(images, queries, keep):
         shape = (1, 1, queries, 9) if images == 1 else (images, 1, 1, 9)
         keep = torch.rand(shape, generator=generator) < 0.5
         keep[..., 0] = True
+        keep = torch.zeros(shape).masked_fill(~keep, -float('inf'))
     wanted = nn.functional.scaled_dot_product_attention(query, *seen, attn_mask=keep)
     assert torch.allclose(stepper._products(query, seen, keep), wanted, atol=1e-5)
 

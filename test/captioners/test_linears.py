@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners import base, load_captioner, loading
+from caption_ros.captioners import base, linears, load_captioner, loading
 from caption_ros.captioners.devices import cpu_multiplies
 from caption_ros.captioners.linears import (
     Int8Linear,
@@ -227,3 +227,23 @@ def test_int8_without_the_layers_for_it_is_refused(monkeypatch):
     model = nn.Sequential(nn.Linear(2, 2))
     pack_linears(model)  # without packing it is slower, and as right
     assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize('vnni', [False, True])
+@pytest.mark.parametrize('layer', _layers(), ids=['linear', 'no bias', 'conv1d'])
+def test_by_token_a_token_is_what_it_would_be_among_others(layer, vnni, monkeypatch):
+    monkeypatch.setattr(linears, 'has_vnni', lambda: vnni)
+    x = torch.randn(6, 1, 32)
+    x[0] *= 1000  # of which nothing would be left of the others in its scale
+    with torch.inference_mode():
+        packed = Int8Linear(*linear_weights(layer))
+        packed.by_token = True
+        found = torch.jit.script(packed)(x)
+        assert torch.equal(found[1:], packed(x[1:]))
+        assert torch.equal(found[1:], packed(x[1:].transpose(0, 1)).transpose(0, 1))
+        wanted = layer(x)
+        error = (found - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+        assert error.max() < 0.04
+        alone = torch.cat([packed(one) for one in x.split(1)])
+        assert ((alone - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max() < 0.04
+        assert torch.isfinite(packed(torch.zeros(2, 1, 32))).all()

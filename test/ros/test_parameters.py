@@ -101,8 +101,9 @@ def test_configuration_file_is_accepted_by_the_node(ros, name):
 def test_options_and_parameters_have_the_same_defaults_and_ranges():
     specs = {spec.name: spec for spec in NODE_PARAMETERS}
     options = CaptionOptions()
-    for name in set(CaptionOptions.__dataclass_fields__) - {'sample'}:  # candidates asks for it
-        spec = specs[name]
+    assert specs['recall'].default and not options.recall  # a camera sees the same, a call may not
+    for name in set(CaptionOptions.__dataclass_fields__) - {'sample', 'recall'}:
+        spec = specs[name]  # and candidates asks for sampling
         assert spec.default == getattr(options, name)
         if spec.low is not None:
             for allowed in (spec.low, spec.high):

@@ -1,0 +1,219 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+from cpu_kinds import packs_bfloat16
+from tiny_checkpoints import END, START, VOCABULARY
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from caption_ros.captioner import CaptionOptions
+from caption_ros.captioners import greedy, load_captioner, stepper
+from caption_ros.captioners.greedy import GreedySearch
+from caption_ros.captioners.linears import pack_linears
+
+SEEN, WIDTH, MOST = 9, 24, 12
+LOOKS = [[0], [0, 0, 0], [0, 1, 2, 3], [0, 0, 1, 1, 1]]
+NEVER = VOCABULARY + 1  # captions of full length
+
+
+def _decoder(seed=0):
+    torch.manual_seed(seed)
+    model = GPT2LMHeadModel(GPT2Config(
+        vocab_size=VOCABULARY, n_positions=32, n_embd=WIDTH, n_layer=2, n_head=2,
+        bos_token_id=START, eos_token_id=END, add_cross_attention=True, is_decoder=True)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0, 0.4)
+    return model
+
+
+def _hidden(images, seed=9):
+    return torch.randn(images, SEEN, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def _mask(rows):
+    mask = (torch.rand(len(rows), SEEN, generator=torch.Generator().manual_seed(3)) < 0.6).long()
+    mask[:, 0] = 1
+    return mask
+
+
+class _Passes:
+    """Notes how many tokens of a row each pass of a search looks at."""
+
+    def __init__(self, monkeypatch):
+        self.steps = []
+        plain = stepper.Decoder.forward
+
+        def forward(module, block, *rest, **named):
+            self.steps.append(block.size(1))
+            return plain(module, block, *rest, **named)
+        monkeypatch.setattr(stepper.Decoder, 'forward', forward)
+        monkeypatch.setattr(torch.jit, 'script', lambda module: module)
+
+
+@pytest.mark.parametrize('given', [[START], [START, 7, 9]], ids=['plain', 'prompt'])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('rows', LOOKS)
+@pytest.mark.parametrize('seed', range(3))
+def test_what_was_said_before_changes_no_word(seed, rows, masked, given):
+    mask = _mask(rows) if masked else None
+    model = _decoder(seed)
+    if seed:
+        pack_linears(model)  # with a draft, which goes on where what was said before is wrong
+    images = 1 + max(rows)
+    plain, search = GreedySearch(model, END), GreedySearch(model, END)
+    for moment in (9, 9, 10, 11, 9):
+        hidden = _hidden(images, moment)
+        wanted = plain(given, hidden, rows, mask, MOST)
+        found = search(given, hidden, rows, mask, MOST, recall=True)
+        assert found.tokens == wanted.tokens
+        assert found.scores == pytest.approx(wanted.scores, rel=1e-3)
+    assert search.said_again and search.said_again <= search.recalled
+    assert not plain.recalled
+
+
+@pytest.mark.parametrize('rows', LOOKS)
+def test_the_same_again_takes_one_look(rows, monkeypatch):
+    passes = _Passes(monkeypatch)
+    search = GreedySearch(_decoder(), NEVER)
+    hidden = _hidden(1 + max(rows))
+    first = search([START], hidden, rows, None, MOST, recall=True)
+    assert passes.steps == [1] * MOST
+    passes.steps.clear()
+    assert search([START], hidden, rows, None, MOST, recall=True).tokens == first.tokens
+    assert passes.steps == [MOST]
+    assert search.said_again == search.recalled == (MOST - 1) * len(rows)
+
+
+def test_captions_that_have_ended_are_no_news(monkeypatch):
+    """What a search says after a caption's end means nothing, and need not be the same."""
+    rows, hidden = [0, 1, 2, 3], _hidden(4)
+    said = GreedySearch(_decoder(), NEVER)([START], hidden, rows, None, MOST).tokens
+    end = next(word for word in said[0][:6] if any(word not in other for other in said))
+    passes = _Passes(monkeypatch)
+    search = GreedySearch(_decoder(), end)
+    first = search([START], hidden, rows, None, MOST, recall=True)
+    assert min(map(len, first.tokens)) < 6 and max(map(len, first.tokens)) == MOST
+    passes.steps.clear()
+    assert search([START], hidden, rows, None, MOST, recall=True).tokens == first.tokens
+    assert passes.steps == [MOST]
+
+
+def test_one_other_word_costs_a_look_and_not_the_rest(monkeypatch):
+    search = GreedySearch(_decoder(), NEVER)
+    hidden = _hidden(1)
+    said = search([START], hidden, [0], None, MOST, recall=True).tokens[0]
+    (alike, (words, trust)), = search._before.items()
+    words = words.clone()
+    words[4] = (words[4] + 1) % VOCABULARY
+    search._before[alike] = words, trust
+    assert search([START], hidden, [0], None, MOST, recall=True).tokens == [said]
+    # All eleven, four of them right; two; and what is left.
+    assert (search.recalled, search.said_again) == (11 + 2 + 3, 4 + 2 + 3)
+
+
+def test_what_is_always_wrong_is_tried_little():
+    search = GreedySearch(_decoder(), NEVER)
+    (_, wrong), = [search([START], _hidden(1), [0], None, MOST, recall=True)
+                   and search._before.popitem()]
+    words = (wrong[0] + 1) % VOCABULARY
+    search._before[START, 1] = words, MOST
+    search([START], _hidden(1), [0], None, MOST, recall=True)
+    assert (search.recalled, search.said_again) == (MOST - 1, 0)
+    for _ in range(3):
+        search._before[START, 1] = words, search._before[START, 1][1]
+        tried = search.recalled
+        search([START], _hidden(1), [0], None, MOST, recall=True)
+        assert search.recalled - tried <= 4 and search.said_again == 0
+
+
+def test_without_recall_nothing_is_tried_or_remembered():
+    search = GreedySearch(_decoder(), END)
+    first = search([START], _hidden(1), [0], None, MOST)
+    assert not search._before
+    search([START], _hidden(1, 10), [0], None, MOST, recall=True)
+    again = search([START], _hidden(1), [0], None, MOST)
+    assert again == first and not search.recalled  # the scores too, to the last bit
+
+
+def test_other_prompts_and_numbers_of_captions_are_other_captions_and_few_are_kept():
+    search = GreedySearch(_decoder(), END)
+    for given, rows in ([START], [0]), ([START, 7], [0]), ([START], [0, 0]), ([START, 9], [0]):
+        search(given, _hidden(1), rows, None, MOST, recall=True)
+    assert search.recalled == 0 and len(search._before) == 4
+    for count in range(3, 30):
+        search([START], _hidden(1), [0] * count, None, 2, recall=True)
+    assert len(search._before) == greedy._REMEMBERED
+
+
+def test_a_look_is_no_larger_than_memory_should_be(monkeypatch):
+    monkeypatch.setattr(stepper, '_LOOK', 12)
+    passes = _Passes(monkeypatch)
+    search = GreedySearch(_decoder(), NEVER)
+    first = search([START], _hidden(1), [0] * 3, None, MOST, recall=True)
+    passes.steps.clear()
+    assert search([START], _hidden(1), [0] * 3, None, MOST, recall=True).tokens == first.tokens
+    assert passes.steps == [1 + 4, 1 + 4, 1 + 1]
+
+
+def _nearly_alike(model, hidden):
+    """Make a word in a decoder that is a little likelier than its first; return the two."""
+    (first,), = GreedySearch(model, NEVER)([START], hidden, [0], None, 1).tokens
+    other = next(word for word in range(VOCABULARY) if word not in (first, START))
+    with torch.no_grad():
+        model.lm_head.weight[other] = model.lm_head.weight[first] * 1.05
+    (found,), = GreedySearch(model, NEVER)([START], hidden, [0], None, 1).tokens
+    assert found == other
+    return first, other
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_two_words_closer_than_the_number_type_rounds_do_not_take_turns(dtype, monkeypatch):
+    monkeypatch.setattr(greedy, '_SLACK', 0.1)
+    model = _decoder().to(dtype)
+    hidden = _hidden(1).to(dtype)
+    first, other = _nearly_alike(model, hidden)
+    search = GreedySearch(model, NEVER)
+    search._before[START, 1] = torch.tensor([[first], [first]]), MOST
+    found = search([START], hidden, [0], None, 2, recall=True).tokens[0][0]
+    assert found == (other if dtype == torch.float32 else first)
+
+
+@packs_bfloat16
+@pytest.mark.parametrize('amx', [False, True])
+@pytest.mark.parametrize('rows', LOOKS)
+def test_the_same_again_in_bfloat16(rows, amx, monkeypatch):
+    monkeypatch.setattr(stepper, 'has_amx', lambda: amx)
+    model = _decoder(2).to(torch.bfloat16)
+    pack_linears(model)
+    hidden, mask = _hidden(1 + max(rows)).to(torch.bfloat16), _mask(rows)
+    search = GreedySearch(model, END)
+    first = search([START], hidden, rows, mask, MOST, recall=True)
+    again = search([START], hidden, rows, mask, MOST, recall=True)
+    assert again.scores == pytest.approx(first.scores, rel=0.1)
+    assert sum(one == other for one, other in zip(first.tokens, again.tokens)) >= len(rows) - 1
+
+
+@pytest.mark.parametrize('rows', LOOKS)
+def test_the_same_again_in_int8(rows):
+    model = _decoder(2)
+    pack_linears(model, int8=True)
+    hidden, mask = _hidden(1 + max(rows)), _mask(rows)
+    search = GreedySearch(model, END)
+    first = search([START], hidden, rows, mask, MOST, recall=True)
+    again = search([START], hidden, rows, mask, MOST, recall=True)
+    assert again.scores == pytest.approx(first.scores, rel=0.1)
+    if len(rows) > 1:  # one token alone is rounded in a scale of another kind
+        assert again.tokens == first.tokens and search.said_again == search.recalled
+
+
+@pytest.mark.parametrize('kind', ['blip', 'tabletop'])
+def test_a_captioner_recalls_what_it_is_asked_to(kind, checkpoint, rgb, regions):
+    captioner = load_captioner(kind if kind == 'tabletop' else checkpoint(kind), device='cpu')
+    wanted = captioner.caption(rgb, [None, *regions], CaptionOptions())
+    assert 'recalled tokens right' not in captioner.facts()
+    for _ in range(3):
+        found = captioner.caption(rgb, [None, *regions], CaptionOptions(recall=True))
+        assert [one.text for one in found] == [one.text for one in wanted]
+    right, of, tried = captioner.facts()['recalled tokens right'].split()
+    assert of == 'of' and int(right) == int(tried) > 0
