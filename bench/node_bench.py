@@ -133,12 +133,12 @@ def bare_round(captioner, frames, options, seconds: float) -> list[float]:
 
 
 def measure(arguments: argparse.Namespace) -> dict:
-    options = CaptionOptions(describe=arguments.describe, recall=True)
+    options = CaptionOptions(describe=arguments.describe, recall=arguments.recall)
     size = {'width': arguments.width, 'height': arguments.height}
     stream = TabletopStream(3, **size)
     frames = [stream.frame(round(i * FRAME_RATE_HZ / arguments.rate_hz)) for i in range(PRELOAD)]
     node = start('caption_node', model=arguments.model, dtype=arguments.dtype,
-                 describe=arguments.describe, autostart=False)
+                 describe=arguments.describe, recall=arguments.recall, autostart=False)
     camera = start('scene_camera', seed=3, rate_hz=float(arguments.rate_hz), **size,
                    preload_frames=PRELOAD, mask=arguments.describe != 'scene',
                    mask_delay_s=0.0)  # a segmenter's time is no cost of the node
@@ -180,7 +180,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         limit_s = 1.3 * latency_s + 0.030
         return {
             'model': arguments.model, 'dtype': captioner.dtype, 'describe': arguments.describe,
-            **size,
+            'recall': arguments.recall, **size,
             'camera_hz': arguments.rate_hz,
             'bare_alone_hz': 1 / statistics.mean(alone), 'bare_hz': 1 / statistics.mean(bare),
             'node_hz': statistics.mean(rates_hz), 'node_share': share,
@@ -208,6 +208,7 @@ def main() -> int:
     parser.add_argument('--model', default='tabletop')
     parser.add_argument('--dtype', default='auto')
     parser.add_argument('--describe', default='scene', choices=('scene', 'regions', 'both'))
+    parser.add_argument('--recall', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--rate-hz', type=float, default=30.0)
     parser.add_argument('--width', type=int, default=640)
     parser.add_argument('--height', type=int, default=480)

@@ -37,14 +37,15 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     # Whiskers go from a median: a ratio of medians may lie outside of the rounds' own range.
     below = [max(row['ratio'] - row['low'], 0) for row in rows]
     above = [max(row['high'] - row['ratio'], 0) for row in rows]
-    axes[0].bar([row['what'] for row in rows], middle, yerr=[below, above], capsize=4)
-    axes[0].axhline(1, color='black', linewidth=0.8)
-    axes[0].set_ylabel('times as fast as published code')
+    axes[0].barh([row['what'] for row in rows], middle, xerr=[below, above], capsize=4)
+    axes[0].invert_yaxis()  # the first on top
+    axes[0].axvline(1, color='black', linewidth=0.8)
+    axes[0].set_xlabel('times as fast as published code')
     for axis, (name, points) in zip(axes[1:], curves.items()):
         axis.plot([str(x) for x, _ in points], [ms for _, ms in points], marker='o')
         axis.set_xlabel(_LABELS[name])
         axis.set_ylabel('ms a batch' if name == 'cameras' else 'ms a frame')
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(ms for _, ms in points))
         axis.tick_params(axis='x', labelrotation=30 if name == 'image' else 0)
     figure.suptitle(f'{figures["model"]}, {figures["dtype"]} on {figures["device"]}')
     figure.savefig(path, dpi=120)
