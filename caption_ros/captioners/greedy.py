@@ -144,7 +144,7 @@ class GreedySearch:
             trust = max_new_tokens if 2 * right[0] >= tried[0] else max(2, right[0] + 1)
             self._before[alike] = words, trust
             if len(self._before) > _REMEMBERED:
-                self._before.pop(next(iter(self._before)))
+                self._before.pop(next(iter(self._before)), None)
         self.recalled += tried[0] * len(rows)
         self.said_again += right[0] * len(rows)
         self.drafted += tried[1] * len(rows)

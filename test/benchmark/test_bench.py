@@ -1,6 +1,7 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,6 +146,19 @@ def test_cameras_share_a_batch_and_are_timed_in_turns_with_single_calls():
     assert calls.last.area_px == 120 * 120
 
 
+@pytest.mark.parametrize('search, ways', [('compiled', [False, True]), ('generate()', [False])])
+def test_new_words_are_timed_without_the_last_ones(search, ways):
+    asked = []
+    captioner = SimpleNamespace(
+        name='fake', device='cpu', dtype='float32', facts=lambda: {'greedy search': search},
+        caption=lambda rgb, regions, options: asked.append(options.recall))
+    published = SimpleNamespace(caption=lambda rgb, regions, tokens: asked.append('published'))
+    figures = measure(captioner, published, CaptionOptions(), counts=[3], rounds=1)
+    assert asked == ['published', *ways] * 2
+    assert [row['what'] for row in figures['ratios']] == ['3 regions', '3 regions, again'][
+        :len(ways)]
+
+
 def test_attention_is_taken_where_the_model_has_it():
     captioner = load_captioner('tabletop', device='cpu')
     assert bench_options(captioner, '', 16).focus == 'auto'
@@ -181,3 +195,6 @@ def test_settings_for_speed_are_checked_and_shown(tmp_path):
     assert figures['settings']['attention'] == 'math'
     assert set(figures['agreement']['equal']) == {'float32', 'bfloat16'}
     assert 'of 1 scene(s) equal those of generate() in bfloat16' in done.output
+    assert 'recalled tokens right: ' in done.output
+    new, again = figures['ratios']
+    assert again['what'] == f'{new["what"]}, again' and again['published_s'] == new['published_s']

@@ -162,11 +162,12 @@ def test_options_change_with_the_next_frame(make_bench):
     bench.advertise('image', 'mask')
     bench.send((1, 0), halves())
     assert len(bench.caption_of((1, 0))['captions']) == 2
-    assert bench.set(max_regions=1, max_new_tokens=7, focus='crop') == (True, '')
+    assert bench.captioner.calls[-1][1].recall
+    assert bench.set(max_regions=1, max_new_tokens=7, focus='crop', recall=False) == (True, '')
     bench.send((2, 0), halves())
     assert len(bench.caption_of((2, 0))['captions']) == 1
-    assert (bench.captioner.calls[-1][1].max_new_tokens,
-            bench.captioner.calls[-1][1].focus) == (7, 'crop')
+    options = bench.captioner.calls[-1][1]
+    assert (options.max_new_tokens, options.focus, options.recall) == (7, 'crop', False)
     assert bench.set(describe='scene') == (True, '')
     bench.send((3, 0))
     assert bench.caption_of((3, 0))['captions'][0]['region'] is None
