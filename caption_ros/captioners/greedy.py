@@ -33,7 +33,7 @@ _AHEAD = 7  # tokens of a draft at most; with the one before they take about the
 _TOGETHER = 12
 _TOGETHER_BFLOAT16 = 3
 _KEPT = 64_000_000  # bytes of keys and values of images whose memory is used again
-_SLACK = 2**-7  # a step of bfloat16
+_SLACK = {torch.bfloat16: 2**-7, torch.float16: 2**-10}  # a step of each
 _REMEMBERED = 8  # captions of so many numbers of rows; a batch is like one of as many
 _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 # What a generation config may say without a word of the greedy caption changing.
@@ -95,7 +95,7 @@ class GreedySearch:
         # token can be twenty times as large as the others.
         for module in int8:
             module.by_token = True
-        slack = _SLACK if int8 or whole.dtype != torch.float32 else 0.0
+        slack = _SLACK.get(torch.bfloat16 if int8 else whole.dtype, 0.0)
         stepper = Stepper(whole, _draft(whole), key_values, decoder.config.num_attention_heads,
                           sorted(self._ends), slack)
         # Keys in bfloat16 beside a decoder in int8 are made of states in bfloat16.

@@ -169,7 +169,7 @@ def _nearly_alike(model, hidden):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_two_words_closer_than_the_number_type_rounds_do_not_take_turns(dtype, monkeypatch):
-    monkeypatch.setattr(greedy, '_SLACK', 0.1)
+    monkeypatch.setitem(greedy._SLACK, torch.bfloat16, 0.1)
     model = _decoder().to(dtype)
     hidden = _hidden(1).to(dtype)
     first, other = _nearly_alike(model, hidden)
