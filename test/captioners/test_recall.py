@@ -1,8 +1,12 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import functools
+
 import pytest
 import torch
 from cpu_kinds import packs_bfloat16
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_checkpoints import END, START, VOCABULARY
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -72,6 +76,32 @@ def test_what_was_said_before_changes_no_word(seed, rows, masked, given):
     assert not plain.recalled
 
 
+@functools.cache
+def _searches(seed, packed, end):
+    model = _decoder(seed)
+    if packed:
+        pack_linears(model)
+    return GreedySearch(model, end), GreedySearch(model, end)
+
+
+_CALLS = st.lists(st.tuples(
+    st.lists(st.integers(0, 2), min_size=1, max_size=5), st.sampled_from(([], [7, 9])),
+    st.sampled_from((1, 2, 3, MOST, 28)), st.integers(0, 2), st.booleans()), max_size=8)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 3), st.booleans(), st.sampled_from((END, NEVER)), _CALLS)
+def test_whatever_was_said_before_changes_no_word(seed, packed, end, calls):
+    plain, search = _searches(seed, packed, end)
+    search._before.clear()
+    for shown, prompt, most, moment, masked in calls:
+        # As captioners have them: ascending, each image at least once.
+        rows = sorted(sorted(set(shown)).index(image) for image in shown)
+        call = ([START, *prompt], _hidden(1 + max(rows), moment), rows,
+                _mask(rows) if masked else None, most)
+        assert search(*call, recall=True).tokens == plain(*call).tokens
+
+
 @pytest.mark.parametrize('rows', LOOKS)
 def test_the_same_again_takes_one_look(rows, monkeypatch):
     passes = _Passes(monkeypatch)
@@ -138,8 +168,8 @@ def test_without_recall_nothing_is_tried_or_remembered():
 
 def test_other_prompts_and_numbers_of_captions_are_other_captions_and_few_are_kept():
     search = GreedySearch(_decoder(), END)
-    for given, rows in ([START], [0]), ([START, 7], [0]), ([START], [0, 0]), ([START, 9], [0]):
-        search(given, _hidden(1), rows, None, MOST, recall=True)
+    for prompt, rows in ([START], [0]), ([START, 7], [0]), ([START], [0, 0]), ([START, 9], [0]):
+        search(prompt, _hidden(1), rows, None, MOST, recall=True)
     assert search.recalled == 0 and len(search._before) == 4
     for count in range(3, 30):
         search([START], _hidden(1), [0] * count, None, 2, recall=True)
