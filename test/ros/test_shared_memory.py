@@ -32,6 +32,7 @@ files[-1].unlink()
 print(is_cut_off())
 """
 READER = """
+import sys
 import time
 from pathlib import Path
 import rclpy
@@ -45,6 +46,7 @@ print(*(path.read_text().strip().removeprefix('dds.shm.')
         if path.read_text().strip().removeprefix('dds.shm.').isdecimal()), flush=True)
 while not any(late - early > 2 for early, late in zip(heard, heard[1:])):
     rclpy.spin_once(node, timeout_sec=0.1)
+sys.stdin.read()  # the port lives as long as its reader
 """
 WRITER = """
 import time
@@ -87,7 +89,8 @@ def test_a_silent_node_that_is_cut_off_is_told_to_start_anew(make_bench, monkeyp
 @pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc and /dev/shm')
 def test_who_stands_still_for_seconds_keeps_its_port():
     """With Fast DDS's own second the port is made anew in its writer's hands."""
-    reader = subprocess.Popen([sys.executable, '-c', READER], stdout=subprocess.PIPE, text=True)
+    reader = subprocess.Popen([sys.executable, '-c', READER], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True)
     writer = None
     try:
         numbers = reader.stdout.readline().split()
