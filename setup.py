@@ -34,7 +34,7 @@ setup(
     license='Apache-2.0',
     maintainer='caption_ros contributors',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['weights/*/*', 'bags/page/*']},
+    package_data={PACKAGE: ['captioners/*.cpp', 'weights/*/*', 'bags/page/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

@@ -92,6 +92,10 @@ def prepare(acceleration: Acceleration, device: str,
     """
     on_rocm = device != 'cpu' and torch_build() == 'rocm'
     facts = {'attention': acceleration.attention, 'compile': acceleration.compile}
+    if device == 'cpu':
+        from caption_ros.captioners.kernels import keep_kernels_in
+
+        keep_kernels_in(acceleration.folder(env))
     unused = [name for name in ('tunable_op', 'miopen_find_mode')
               if getattr(acceleration, name) not in ('none', 'auto')]
     problem = ''

@@ -25,6 +25,7 @@ from caption_ros.captioners.acceleration import (
 from caption_ros.captioners.batches import Batches
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.devices import cpu_multiplies, device_label
+from caption_ros.captioners.kernels import kernels_state
 from caption_ros.captioners.side_by_side import threads
 from caption_ros.errors import CaptionError, CaptionRosError, OptionError
 from caption_ros.region import Region
@@ -88,6 +89,9 @@ class BaseCaptioner:
         self.dtype = number_type(model)
         self._model = model
         self.batches = Batches(name, device)
+        # Whether it would compute by kernels, if there were any.
+        self._by_kernels = device == 'cpu' and any(
+            module.packed_dtype in ('bfloat16', 'int8') for module in packed)
         # Threads that wait for each other gain a small model nothing, and lose it several times
         # its own time as soon as camera and segmenter want the cores too.
         self._is_small = device == 'cpu' and _SMALL > (
@@ -115,7 +119,8 @@ class BaseCaptioner:
 
     def facts(self) -> dict[str, str]:
         """Return how the model computes, by name, for diagnostics."""
-        return self._prepared.facts | {
+        kernels = {'kernels': kernels_state()} if self._by_kernels else {}
+        return self._prepared.facts | kernels | {
             'captions in a batch at most': str(self.batches.limit or 'no limit'),
             'batches out of memory': str(self.batches.halvings)}
 

@@ -94,7 +94,12 @@ def resolve_dtype(dtype: str, device: str, parameters: int) -> Any:
 
 def cpu_has_bfloat16() -> bool:
     """Tell whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    return has_amx() or _cpu_can('_is_avx512_bf16_supported')
+    return has_amx() or has_avx512_bfloat16()
+
+
+def has_avx512_bfloat16() -> bool:
+    """Tell whether this CPU multiplies vectors of bfloat16 in hardware (AVX512-BF16)."""
+    return _cpu_can('_is_avx512_bf16_supported')
 
 
 def cpu_multiplies(dtype: str) -> bool:
@@ -115,7 +120,7 @@ def has_amx() -> bool:
 
 
 def has_vnni() -> bool:
-    """Tell whether this CPU multiplies 8-bit numbers in hardware without overflow (VNNI)."""
+    """Tell whether this CPU multiplies 8-bit numbers in hardware (AVX512-VNNI)."""
     return _cpu_can('_is_vnni_supported')
 
 

@@ -17,10 +17,11 @@ from torch import nn
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.linears import (
     Int8Linear,
-    PackedLinear,
     ScreenedHead,
     as_linear,
     can_round,
+    is_int8,
+    is_wide,
     rounded,
 )
 from caption_ros.captioners.stepper import Decoder, Joined, Layer, Stepper
@@ -90,11 +91,12 @@ class GreedySearch:
         screens = {id(module.rough) for module in whole.modules()
                    if isinstance(module, ScreenedHead)}
         int8 = [module for module in whole.modules()
-                if isinstance(module, Int8Linear) and id(module) not in screens]
+                if is_int8(module) and id(module) not in screens]
         # What is looked at in one pass should be what it would have been alone: a caption's first
         # token can be twenty times as large as the others.
         for module in int8:
-            module.by_token = True
+            if isinstance(module, Int8Linear):
+                module.by_token = True
         slack = _SLACK.get(torch.bfloat16 if int8 else whole.dtype, 0.0)
         stepper = Stepper(whole, _draft(whole), key_values, decoder.config.num_attention_heads,
                           sorted(self._ends), slack)
@@ -203,7 +205,7 @@ def _bert(decoder: Any) -> tuple[Decoder, list[nn.Module]]:
 
 def _draft(decoder: Decoder) -> Decoder | None:
     """Return the decoder in int8 where its weights are packed, and reading them is what costs."""
-    if not can_round() or not any(isinstance(part, PackedLinear) for part in decoder.modules()):
+    if not can_round() or not any(map(is_wide, decoder.modules())):
         return None
     draft = rounded(decoder)
     draft.dtype = torch.float32
@@ -212,10 +214,10 @@ def _draft(decoder: Decoder) -> Decoder | None:
 
 def _head(layer: Any, embeddings: Any) -> Any:
     """Return the layer of the logits; over packed bfloat16 of a large vocabulary, screened."""
-    if (isinstance(layer, PackedLinear) and layer.dtype == torch.bfloat16
+    if (is_wide(layer) and layer.dtype == torch.bfloat16
             and len(embeddings) >= _LARGE_VOCABULARY and can_round()
             # Asked of the weights: a config may call tied what a checkpoint holds two of.
-            and torch.equal(layer.weight.to_dense(), embeddings)):
+            and torch.equal(layer.dense(), embeddings)):
         return ScreenedHead(embeddings, layer.bias)
     return as_linear(layer)
 

@@ -117,6 +117,7 @@ def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str,
     """
     import torch
 
+    from caption_ros.captioners.kernels import load_kernels
     from caption_ros.captioners.linears import can_pack, pack_linears
 
     size = weights_size(folder)
@@ -124,14 +125,16 @@ def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str,
     int8 = number is torch.int8
     model = load(torch.float32 if int8 else number).to(device)
     # Looking is so much arithmetic at once that AMX has it done sooner in bfloat16 than int8.
-    wide = None
-    if (int8 and encoder and has_amx() and can_pack(torch.bfloat16)
-            and _weights(model.get_submodule(encoder)) >= _ENCODER):
+    wide = bool(int8 and encoder and has_amx() and can_pack(torch.bfloat16)
+                and _weights(model.get_submodule(encoder)) >= _ENCODER)
+    if wide:
         model.get_submodule(encoder).to(torch.bfloat16)
-        wide = re.compile(rf'^{re.escape(encoder)}\.|{_KEYS_OF_IMAGE}')
     # A small model fits into the cache, where packing gains nothing.
     if int8 or (device == 'cpu' and size >= LARGE and number is not torch.float16):
-        pack_linears(model, int8=int8, wide=wide)
+        if int8 or number is torch.bfloat16:
+            load_kernels()
+        looking = re.compile(rf'^{re.escape(encoder)}\.|{_KEYS_OF_IMAGE}') if encoder else None
+        pack_linears(model, int8=int8, looking=looking, wide=wide)
     # A caption's token is too little work for bfloat16 to pay in a small decoder; an image is not.
     if (dtype == 'auto' and encoder and device == 'cpu' and number is torch.float32
             and cpu_has_bfloat16() and _weights(model.get_submodule(encoder)) >= _ENCODER):

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.blip.modeling_blip import BlipAttention
 
 from caption_ros.captioners.devices import cpu_multiplies, has_amx
-from caption_ros.captioners.linears import Int8Linear
+from caption_ros.captioners.linears import is_int8
 
 NAME, NAME_INT8 = 'caption_ros_products', 'caption_ros_products_int8'
 _TOKENS = 128  # with fewer there is nothing to gain
@@ -32,7 +32,7 @@ def attend_by_products(encoder: Any) -> None:
         encoder: Encoder from transformers on the CPU; its weights stay as they are, and in float32
             it does, too.
     """
-    int8 = any(isinstance(module, Int8Linear) for module in encoder.modules())
+    int8 = any(is_int8(module) for module in encoder.modules())
     narrow = int8 or encoder.dtype == torch.bfloat16
     if narrow and not has_amx() and cpu_multiplies('bfloat16'):
         if encoder.config._attn_implementation == 'sdpa':
@@ -62,7 +62,7 @@ class _BlipAttention(BlipAttention):
         images, tokens, width = hidden_states.shape
         query, key, value = self.qkv(hidden_states).view(
             images, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        seen, _ = _attend(self, query, key, value, None, narrows=isinstance(self.qkv, Int8Linear),
+        seen, _ = _attend(self, query, key, value, None, narrows=is_int8(self.qkv),
                           scaling=self.scale, is_causal=False)
         return self.projection(seen.reshape(images, tokens, width)), None
 

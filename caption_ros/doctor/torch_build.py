@@ -47,6 +47,7 @@ def check_torch() -> Iterator[Finding]:
         yield Finding('CPU types', OK, text)
     else:
         yield Finding('CPU types', PROBLEM, f'a small product fails ({failures["float32"]})', how)
+    yield from _check_kernels()
     yield from _check_gpus(torch, build)
     try:
         transformers = importlib.import_module('transformers')
@@ -55,6 +56,16 @@ def check_torch() -> Iterator[Finding]:
                       'pip install transformers safetensors')
     else:
         yield Finding('transformers', OK, str(transformers.__version__))
+
+
+def _check_kernels() -> Iterator[Finding]:
+    from caption_ros.captioners.kernels import load_kernels
+
+    why_not = load_kernels()
+    if not why_not:
+        yield Finding('CPU kernels', OK, 'compiled for this CPU')
+    else:
+        yield Finding('CPU kernels', INFO, f"none ({why_not}); torch's own layers are used")
 
 
 def _check_gpus(torch: Any, build: str, kfd: Path = KFD, nvidia: Path = _NVIDIA,

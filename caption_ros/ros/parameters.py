@@ -115,8 +115,9 @@ NODE_PARAMETERS = (
                   unconfigured_only=True),
     ParameterSpec('miopen_find_mode', 'auto', 'ROCm: how MIOpen looks for convolutions; auto is '
                   'its own default.', choices=FIND_MODES, read_only=True),
-    ParameterSpec('cache_folder', '', 'Folder of what compile, tunable_op and MIOpen have found; '
-                  'when empty, caption_ros/kernels in $XDG_CACHE_HOME or ~/.cache.',
+    ParameterSpec('cache_folder', '', "Folder of the CPU's kernels and of what compile, tunable_op and "
+                  'MIOpen have found; when empty, caption_ros/kernels in $XDG_CACHE_HOME or '
+                  '~/.cache.',
                   read_only=True),
     ParameterSpec('filter', '', 'Filter for the captions: blip-itm, a checkpoint folder or '
                   'owner/name on the model hub; none when empty.', unconfigured_only=True),

@@ -1,0 +1,94 @@
+# Copyright 2026 caption_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Linear layers by the kernels of kernels.cpp.
+
+Of each row the result is the same whatever other rows there are, to the last bit.
+"""
+
+# torch.jit reads the annotations themselves, so they are not postponed here.
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_OUTS = 64  # outputs whose weights lie side by side
+_MOST_INS = 32_768  # for which sums of 8-bit products fit into 32 bits
+
+
+class KernelLinear(nn.Module):
+    """A linear layer in bfloat16; it returns the number type of its inputs.
+
+    Attributes:
+        packed_numbers: How many weights it holds; they are no parameters.
+        packed_dtype: Name of their number type.
+    """
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:
+        """Take weights, (out, in), that fits() accepts, and a bias, (out,), or None."""
+        super().__init__()
+        self.packed_numbers = weight.numel()
+        self.packed_dtype = 'bfloat16'
+        self.dtype = torch.bfloat16
+        self.outs = len(weight)
+        self.weight = _in_order(weight.detach().to(torch.bfloat16), 2)
+        self.bias = _floats(bias, self.outs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) of (..., in)."""
+        return torch.ops.caption_ros.linear_bfloat16(
+            x.to(torch.bfloat16).contiguous(), self.weight, self.bias, self.outs).to(x.dtype)
+
+    def dense(self) -> Tensor:
+        """Return the weights, (out, in)."""
+        return _as_matrix(self.weight, self.outs)
+
+
+class KernelInt8Linear(nn.Module):
+    """A linear layer with int8 weights, a scale for each output and one for each row of inputs.
+
+    It takes and returns float32.
+
+    Attributes:
+        packed_numbers: How many weights it holds; they are no parameters.
+        packed_dtype: int8.
+    """
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:
+        """Round weights, (out, in), that fits() accepts; take a bias, (out,), or None."""
+        super().__init__()
+        self.packed_numbers = weight.numel()
+        self.packed_dtype = 'int8'
+        self.outs = len(weight)
+        weight = weight.detach().float()
+        self.scales = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+        rounded = (weight / self.scales[:, None]).round().clamp(-127, 127)
+        self.totals = rounded.sum(1)
+        self.weight = _in_order((rounded + 128).to(torch.uint8), 4)
+        self.bias = _floats(bias, self.outs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) of (..., in)."""
+        return torch.ops.caption_ros.linear_int8(x.contiguous(), self.weight, self.scales,
+                                                 self.totals, self.bias, self.outs)
+
+
+def fits(weight: Tensor) -> bool:
+    """Tell whether the kernels take weights of this shape, (out, in)."""
+    return weight.dim() == 2 and weight.size(1) % 4 == 0 and 0 < weight.size(1) <= _MOST_INS
+
+
+def _in_order(weight: Tensor, together: int) -> Tensor:
+    """Return weights (out, in) as kernels read them, (out / 64, in / together, 64, together)."""
+    ins = weight.size(1)
+    padded = functional.pad(weight, [0, 0, 0, -len(weight) % _OUTS])
+    return padded.reshape(-1, _OUTS, ins // together, together).transpose(1, 2).contiguous()
+
+
+def _as_matrix(weight: Tensor, outs: int) -> Tensor:
+    """Return (out, in) of what _in_order() made."""
+    return weight.transpose(1, 2).flatten(2).flatten(0, 1)[:outs]
+
+
+def _floats(bias: Optional[Tensor], outs: int) -> Tensor:
+    return torch.zeros(outs) if bias is None else bias.detach().float()

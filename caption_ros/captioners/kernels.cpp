@@ -1,0 +1,265 @@
+// Copyright 2026 caption_ros contributors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Linear layers for a few rows, as a text decoder has them: the weights are read once, in the order
+// in which they lie, as fast as the memory gives them. Each row's results are the same whatever
+// other rows there are. Built by kernels.py on torch's stable interface, so any compiler will do.
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace {
+
+constexpr int64_t kOuts = 64;  // outputs that lie side by side, four registers of 16
+constexpr int64_t kRows = 6;   // rows at once: 24 sums, 4 of weights and one of inputs are registers
+constexpr int64_t kRowsOfTask = 48;  // rows that one thread takes through the same weights
+
+// Weights lie as (outputs / 64, inputs / n, 64, n), n of them in 32 bits; so do inputs of a row.
+struct Shape {
+  int64_t rows, ins, outs;
+};
+
+inline int32_t bits(const void* place) {
+  int32_t held;
+  std::memcpy(&held, place, sizeof(held));
+  return held;
+}
+
+inline __mmask16 first(int64_t count) {
+  return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << count) - 1);
+}
+
+// Sums of Rows rows over 64 outputs; Type tells how 32 bits of weights and inputs are multiplied.
+template <typename Type, int Rows>
+void sum_up(const char* weights, const char* inputs, int64_t steps, typename Type::Sum* result) {
+  typename Type::Sum sums[Rows][4];
+  UNROLL for (int r = 0; r < Rows; r++)
+    UNROLL for (int b = 0; b < 4; b++) sums[r][b] = Type::zero();
+  for (int64_t step = 0; step < steps; step++) {
+    __m512i part[4];
+    UNROLL for (int b = 0; b < 4; b++)
+      part[b] = _mm512_loadu_si512(weights + (4 * step + b) * 64);
+    UNROLL for (int r = 0; r < Rows; r++) {
+      const __m512i input = _mm512_set1_epi32(bits(inputs + (r * steps + step) * 4));
+      UNROLL for (int b = 0; b < 4; b++) sums[r][b] = Type::add(sums[r][b], part[b], input);
+    }
+  }
+  UNROLL for (int r = 0; r < Rows; r++)
+    UNROLL for (int b = 0; b < 4; b++) result[4 * r + b] = sums[r][b];
+}
+
+template <typename Type>
+using SumUp = void (*)(const char*, const char*, int64_t, typename Type::Sum*);
+
+template <typename Type>
+constexpr SumUp<Type> kSumUp[kRows + 1] = {
+    nullptr,         sum_up<Type, 1>, sum_up<Type, 2>, sum_up<Type, 3>,
+    sum_up<Type, 4>, sum_up<Type, 5>, sum_up<Type, 6>};
+
+// All rows over all outputs; store(row, output, mask, sums of 16 outputs) is told of each.
+template <typename Type, typename Store>
+void multiply(const Shape& shape, const char* weights, const char* inputs, const Store& store) {
+  const int64_t steps = shape.ins / Type::kIn32Bits;
+  const int64_t groups = (shape.outs + kOuts - 1) / kOuts;
+  const int64_t parts = (shape.rows + kRowsOfTask - 1) / kRowsOfTask;
+  torch::stable::parallel_for(0, groups * parts, 1, [&](int64_t from, int64_t to) {
+    typename Type::Sum sums[4 * kRows];
+    for (int64_t task = from; task < to; task++) {
+      const int64_t group = task / parts;
+      const int64_t begin = task % parts * kRowsOfTask;
+      const int64_t count = std::min(kRowsOfTask, shape.rows - begin);
+      const int64_t times = (count + kRows - 1) / kRows;
+      const int64_t each = (count + times - 1) / times;
+      for (int64_t row = begin; row < begin + count; row += each) {
+        const int64_t some = std::min(each, begin + count - row);
+        kSumUp<Type>[some](weights + group * kOuts * steps * 4, inputs + row * steps * 4, steps,
+                           sums);
+        for (int64_t b = 0; b < 4; b++) {
+          const int64_t out = group * kOuts + b * 16;
+          if (out >= shape.outs) break;
+          const __mmask16 mask = first(shape.outs - out);
+          for (int64_t r = 0; r < some; r++) store(row + r, out, mask, sums[4 * r + b]);
+        }
+      }
+    }
+  });
+}
+
+Shape check(const Tensor& x, const Tensor& weight, int64_t outs, int64_t in_32_bits) {
+  const auto sizes = x.sizes();
+  STD_TORCH_CHECK(sizes.size() >= 1 && x.is_contiguous() && weight.is_contiguous(),
+                  "inputs and weights must be contiguous");
+  const int64_t ins = sizes[sizes.size() - 1];
+  STD_TORCH_CHECK(weight.dim() == 4 && ins > 0 && ins == weight.size(1) * in_32_bits &&
+                      weight.size(2) == kOuts && weight.size(3) == in_32_bits && outs > 0 &&
+                      outs <= weight.size(0) * kOuts && outs > (weight.size(0) - 1) * kOuts,
+                  "inputs and outputs do not fit the weights");
+  return {x.numel() / ins, ins, outs};
+}
+
+Tensor result(const Tensor& x, int64_t outs) {
+  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  sizes.back() = outs;
+  return torch::stable::new_empty(x, sizes);
+}
+
+const float* floats(const Tensor& numbers, int64_t count) {
+  STD_TORCH_CHECK(numbers.scalar_type() == ScalarType::Float && numbers.is_contiguous() &&
+                      numbers.numel() == count,
+                  "wanted as many numbers of float32 as outputs");
+  return static_cast<const float*>(numbers.data_ptr());
+}
+
+#ifdef __AVX512BF16__
+struct BFloat16 {
+  using Sum = __m512;
+  static constexpr int64_t kIn32Bits = 2;
+  static Sum zero() { return _mm512_setzero_ps(); }
+  static Sum add(Sum sum, __m512i weights, __m512i inputs) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)inputs);
+  }
+};
+
+// x (..., in) and weight in bfloat16, bias (out,) in float32; returns bfloat16.
+Tensor linear_bfloat16(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t outs) {
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16 &&
+                      weight.scalar_type() == ScalarType::BFloat16,
+                  "inputs and weights must be bfloat16");
+  const Shape shape = check(x, weight, outs, BFloat16::kIn32Bits);
+  const float* add = floats(bias, outs);
+  Tensor y = result(x, outs);
+  auto* to = static_cast<uint16_t*>(y.data_ptr());
+  multiply<BFloat16>(
+      shape, static_cast<const char*>(weight.data_ptr()), static_cast<const char*>(x.data_ptr()),
+      [=](int64_t row, int64_t out, __mmask16 mask, __m512 sum) {
+        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, add + out));
+        _mm256_mask_storeu_epi16(to + row * outs + out, mask, (__m256i)_mm512_cvtneps_pbh(sum));
+      });
+  return y;
+}
+#endif
+
+#ifdef __AVX512VNNI__
+struct Int8 {
+  using Sum = __m512i;
+  static constexpr int64_t kIn32Bits = 4;
+  static Sum zero() { return _mm512_setzero_si512(); }
+  static Sum add(Sum sum, __m512i weights, __m512i inputs) {
+    return _mm512_dpbusd_epi32(sum, weights, inputs);
+  }
+};
+
+// How a row was rounded: a number is scale * (rounded - zero).
+struct Row {
+  float scale;
+  int32_t zero, sum;
+};
+
+// Rounds a row to 8 bits between its least and its largest number, 0 among them.
+Row round_row(const float* numbers, int64_t count, int8_t* rounded) {
+  __m512 least = _mm512_setzero_ps(), most = _mm512_setzero_ps();
+  __mmask16 broken = 0;
+  for (int64_t i = 0; i < count; i += 16) {
+    const __m512 some = _mm512_maskz_loadu_ps(first(count - i), numbers + i);
+    broken |= _mm512_cmp_ps_mask(some, some, _CMP_UNORD_Q);
+    least = _mm512_min_ps(least, some);
+    most = _mm512_max_ps(most, some);
+  }
+  const float low = _mm512_reduce_min_ps(least);
+  const float scale = std::max((_mm512_reduce_max_ps(most) - low) / 255, 1e-12f);
+  if (broken || !std::isfinite(scale)) {  // else nothing would be seen of it
+    std::memset(rounded, 0, count);
+    return {std::numeric_limits<float>::quiet_NaN(), 0, 0};
+  }
+  const int32_t zero = -128 - static_cast<int32_t>(std::nearbyint(low / scale));
+  const __m512 times = _mm512_set1_ps(1 / scale);
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 mask = first(count - i);
+    const __m512 some = _mm512_maskz_loadu_ps(mask, numbers + i);
+    __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(some, times)),
+                                     _mm512_set1_epi32(zero));
+    whole = _mm512_max_epi32(_mm512_min_epi32(whole, _mm512_set1_epi32(127)),
+                             _mm512_set1_epi32(-128));
+    sum = _mm512_add_epi32(sum, _mm512_maskz_mov_epi32(mask, whole));
+    _mm_mask_storeu_epi8(rounded + i, mask, _mm512_cvtepi32_epi8(whole));
+  }
+  return {scale, zero, _mm512_reduce_add_epi32(sum)};
+}
+
+// x (..., in) in float32; weight in uint8, 128 more than it means; of each output its scale, the
+// sum of its weights and its bias, (out,) in float32. Returns float32.
+Tensor linear_int8(const Tensor& x, const Tensor& weight, const Tensor& scales,
+                   const Tensor& totals, const Tensor& bias, int64_t outs) {
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && weight.scalar_type() == ScalarType::Byte,
+                  "inputs must be float32, weights uint8");
+  const Shape shape = check(x, weight, outs, Int8::kIn32Bits);
+  const float *scale = floats(scales, outs), *total = floats(totals, outs),
+              *add = floats(bias, outs);
+  const auto* from = static_cast<const float*>(x.data_ptr());
+  std::vector<int8_t> inputs(shape.rows * shape.ins);
+  std::vector<Row> rows(shape.rows);
+  // So few numbers that handing them out takes longer.
+  const int64_t grain = std::max<int64_t>(1, 16384 / shape.ins);
+  torch::stable::parallel_for(0, shape.rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++)
+      rows[row] = round_row(from + row * shape.ins, shape.ins, inputs.data() + row * shape.ins);
+  });
+  Tensor y = result(x, outs);
+  auto* to = static_cast<float*>(y.data_ptr());
+  multiply<Int8>(
+      shape, static_cast<const char*>(weight.data_ptr()),
+      reinterpret_cast<const char*>(inputs.data()),
+      [&, to](int64_t row, int64_t out, __mmask16 mask, __m512i sum) {
+        const Row& how = rows[row];
+        sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(128 * how.sum));
+        const __m512 whole = _mm512_fnmadd_ps(
+            _mm512_set1_ps(static_cast<float>(how.zero)),
+            _mm512_maskz_loadu_ps(mask, total + out), _mm512_cvtepi32_ps(sum));
+        const __m512 unit = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scale + out),
+                                          _mm512_set1_ps(how.scale));
+        _mm512_mask_storeu_ps(
+            to + row * outs + out, mask,
+            _mm512_fmadd_ps(whole, unit, _mm512_maskz_loadu_ps(mask, add + out)));
+      });
+  return y;
+}
+#endif
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(caption_ros, library) {
+#ifdef __AVX512BF16__
+  library.def("linear_bfloat16(Tensor x, Tensor weight, Tensor bias, int outs) -> Tensor");
+#endif
+#ifdef __AVX512VNNI__
+  library.def(
+      "linear_int8(Tensor x, Tensor weight, Tensor scales, Tensor totals, Tensor bias, int outs)"
+      " -> Tensor");
+#endif
+}
+
+STABLE_TORCH_LIBRARY_IMPL(caption_ros, CPU, library) {
+#ifdef __AVX512BF16__
+  library.impl("linear_bfloat16", TORCH_BOX(&linear_bfloat16));
+#endif
+#ifdef __AVX512VNNI__
+  library.impl("linear_int8", TORCH_BOX(&linear_int8));
+#endif
+}
