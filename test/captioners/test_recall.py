@@ -186,27 +186,49 @@ def test_a_look_is_no_larger_than_memory_should_be(monkeypatch):
     assert passes.steps == [1 + 4, 1 + 4, 1 + 1]
 
 
-def _nearly_alike(model, hidden):
-    """Make a word in a decoder that is a little likelier than its first; return the two."""
-    (first,), = GreedySearch(model, NEVER)([START], hidden, [0], None, 1).tokens
-    other = next(word for word in range(VOCABULARY) if word not in (first, START))
+def _decoder_at(level, less, dtype, hidden):
+    """Return a decoder, its likeliest first word and another whose logit is less by so much.
+
+    The likeliest's logit is near the level. What comes out of the last normalisation is 1 in one
+    place, so that the weights there are added to the logits.
+    """
+    model = _decoder()
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with torch.no_grad():
-        model.lm_head.weight[other] = model.lm_head.weight[first] * 1.05
-    (found,), = GreedySearch(model, NEVER)([START], hidden, [0], None, 1).tokens
-    assert found == other
-    return first, other
+        model.transformer.ln_f.weight[0], model.transformer.ln_f.bias[0] = 0, 1
+        model.lm_head.weight[:, 0] = 0
+        (first,), = GreedySearch(model, NEVER)([START], hidden, [0], None, 1).tokens
+        state = model.transformer(torch.tensor([[START]]), encoder_hidden_states=hidden)[0]
+        model.lm_head.weight[:, 0] = level - 4 - model.lm_head(state).max()
+        model.lm_head.weight[first, 0] += 4  # all others are far less likely
+        other = VOCABULARY - 1
+        model.lm_head.weight[other] = model.lm_head.weight[first]
+        model = model.to(dtype)
+        model.lm_head.weight[other, 0] -= less
+    return model, first, other
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_two_words_closer_than_the_number_type_rounds_do_not_take_turns(dtype, monkeypatch):
-    monkeypatch.setitem(greedy._SLACK, torch.bfloat16, 0.1)
-    model = _decoder().to(dtype)
-    hidden = _hidden(1).to(dtype)
-    first, other = _nearly_alike(model, hidden)
+@pytest.mark.parametrize('dtype, level, less, stays', [
+    pytest.param(torch.float32, 6, 1e-4, False, id='float32'),
+    pytest.param(torch.float32, 6, 0, False, id='float32, the second of two alike'),
+    pytest.param(torch.bfloat16, 6, 2**-5, True, id='a step'),
+    pytest.param(torch.bfloat16, 6, 2**-3, False, id='four steps'),
+    pytest.param(torch.bfloat16, 15, 2**-4, False, id='a step, of more than 0.05'),
+    pytest.param(torch.bfloat16, -96, 2**-1, False, id='a step, far from 0'),
+    pytest.param(torch.bfloat16, -96, 0, True, id='alike, far from 0'),
+    pytest.param(torch.float16, -96, 2**-4, False, id='a step of float16, far from 0'),
+])
+def test_the_last_word_stays_within_rounding_and_a_twentieth(dtype, level, less, stays):
+    """Two words closer than the number type rounds would take turns from frame to frame."""
+    hidden = _hidden(1)
+    model, first, other = _decoder_at(level, less, dtype, hidden)
+    hidden = hidden.to(dtype)
+    plain = GreedySearch(model, NEVER)([START], hidden, [0], None, 1).tokens
     search = GreedySearch(model, NEVER)
-    search._before[START, 1] = torch.tensor([[first], [first]]), MOST
+    search._before[START, 1] = torch.tensor([[other], [other]]), MOST
     found = search([START], hidden, [0], None, 2, recall=True).tokens[0][0]
-    assert found == (other if dtype == torch.float32 else first)
+    assert plain == [[first]] and first < other
+    assert found == (other if stays else first)
 
 
 @packs_bfloat16
