@@ -81,7 +81,9 @@ class CaptionOptions:
 
 
 class Captioner(Protocol):
-    """A model that captions regions of an image; keeps nothing of one that is no more.
+    """A model that captions regions of an image.
+
+    Of an image that is no more it keeps nothing but what options.recall is for.
 
     It may also have ``prepare(rgb, regions, options)``: what can be done of an image that it is
     about to be asked for, before the model has to compute; called on another thread. One that

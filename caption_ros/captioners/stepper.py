@@ -8,7 +8,7 @@ code. Compiled, a whole caption is one call that leaves the interpreter lock to 
 A token costs one reading of the decoder's weights, and so do eight. So a draft, which is the same
 decoder in fewer bits, may say the next few tokens, and the decoder looks at all of them in one
 pass: what it would have said itself is taken, and what follows its first other word is said again.
-What was said last time is such a draft as well, and costs nothing: a camera sees much the same.
+What was said of something that looked much the same is such a draft as well, and costs nothing.
 """
 
 # torch.jit reads the annotations themselves, so they are not postponed here.
@@ -207,7 +207,7 @@ class Stepper(nn.Module):
             ahead: Most tokens of a draft, if there is one.
             scratch: Memory for keys and values of images, (numbers,); none at first.
             before: What may well be said again, (tokens, rows), int64; none when empty.
-            trust: How many tokens of it to try at first.
+            trust: How many tokens of it to try at first, 1 or more where there are any.
 
         Returns:
             Token ids and the logarithms of their probabilities, each (tokens, rows), where what
