@@ -25,6 +25,7 @@ _LOOK = 256  # tokens of all rows in one pass, each with a logit for each word
 # with the logits, but how likely a word is lies in their differences alone: where all of them are
 # near -96, a step of bfloat16 is 0.5, a word 1.6 times as likely.
 _NEAR = 0.05
+_DOUBT = 4  # two looks at two tokens, all wrong; from here on a source is asked no more
 
 
 class Joined(nn.Module):
@@ -184,6 +185,7 @@ class Stepper(nn.Module):
         self.ends = ends
         self.slack = slack
         self.near = _NEAR
+        self.doubt = _DOUBT
         self.look = _LOOK
         # Without AMX torch's attention of one query in bfloat16 takes five times as long as in
         # float32; several rows' keys in bfloat16, half the memory, have two products do it sooner.
@@ -234,15 +236,14 @@ class Stepper(nn.Module):
         block = torch.tensor(given, device=hidden.device).repeat(rows, 1)
         position, at = 0, 0
         tried, right, trusts = [0, 0], [0, 0], [trust, 2]  # of before, and of the draft
+        doubts = [0, 0]  # what is wrong more often than not costs more than it saves
         while at < most:
             fixed = block.size(1)
-            # What is wrong more often than not costs more than it saves.
-            hopeful = [tries - 2 * hits < 4 for tries, hits in zip(tried, right)]
-            source = 0 if at < before.size(0) and hopeful[0] else 1
+            source = 0 if at < before.size(0) and doubts[0] < self.doubt else 1
             if source == 0:
                 some = min(trusts[0], max(self.look // rows, 2), most - at - 1)
                 block = torch.cat([block, before[at:at + some].t()], 1)
-            elif fixed == 1 and hopeful[1]:
+            elif fixed == 1 and doubts[1] < self.doubt:
                 block = self._drafted(block, position, said, seen, keep, ended,
                                       min(trusts[1], ahead, most - at - 1))
             steps = block.size(1)
@@ -260,6 +261,10 @@ class Stepper(nn.Module):
                 count += int(same.all(0).cumprod(0).sum())
                 tried[source] += steps - fixed
                 right[source] += count - 1
+                doubts[source] += steps - fixed - 2 * (count - 1)
+                # A draft that has been right may well be so again after a slip. A caption that
+                # was, up to where it changes, may not: what follows is mostly new.
+                doubts[0] = max(0, doubts[0])
                 trusts[source] = 2 * trusts[source] if count > steps - fixed else 2
             words[at:at + count] = best[:, :count].t()
             chances[at:at + count] = (logits[:, :count].log_softmax(-1)

@@ -1,5 +1,6 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import functools
 
 import pytest
@@ -11,7 +12,7 @@ from tiny_checkpoints import END, START, VOCABULARY
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.captioners import load_captioner, recall, stepper
+from caption_ros.captioners import greedy, load_captioner, recall, stepper
 from caption_ros.captioners.greedy import GreedySearch
 from caption_ros.captioners.linears import pack_linears
 
@@ -144,6 +145,27 @@ def test_one_other_word_costs_a_look_and_not_the_rest(monkeypatch):
     assert search([START], hidden, [0], None, MOST, recall=True).tokens == [said]
     # All eleven, four of them right; two; and what is left.
     assert (search.recalled, search.said_again) == (11 + 2 + 3, 4 + 2 + 3)
+
+
+@pytest.mark.parametrize('drafts', [False, True])
+def test_where_a_caption_changes_two_wrong_looks_end_it(drafts, monkeypatch):
+    length, changes = 28, 18
+    model, hidden = _decoder(), _hidden(1)
+    said, = GreedySearch(model, NEVER)([START], hidden, [0], None, length).tokens
+    passes = _Passes(monkeypatch)
+    if drafts:
+        monkeypatch.setattr(greedy, '_draft', copy.deepcopy)
+    search = GreedySearch(model, NEVER)
+    _remember(search, hidden, said[:changes] + [(word + 1) % VOCABULARY for word in
+                                                said[changes:]], trust=length)
+    assert search([START], hidden, [0], None, length, recall=True).tokens == [said]
+    assert (search.recalled, search.said_again) == (27 + 2 + 2, 18)
+    left = length - changes - 3
+    if drafts:  # the draft goes on: two words and the decoder's next, then what is left
+        assert search.drafted == search.right == 2 + 3
+        assert [steps for steps in passes.steps if steps > 1] == [28, 3, 3, 3, 4]
+    else:
+        assert passes.steps == [28, 3, 3] + [1] * left
 
 
 def test_what_is_always_wrong_is_tried_little():
