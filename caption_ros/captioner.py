@@ -35,10 +35,10 @@ class CaptionOptions:
         min_region_area_px: Smaller regions are left out, in pixels.
         max_new_tokens: Tokens of a caption at most, 1..512.
         num_beams: 1 is greedy search, up to 16 beams.
-        recall: Greedy search of GPT-2, BERT and BLIP decoders: try the last captions' words first,
-            many in one look; what is wrong is searched as without. In bfloat16 and int8 the
-            same word stays where it is within rounding of the likeliest, so a caption may depend
-            on the last one.
+        recall: Greedy search of GPT-2, BERT and BLIP decoders: try first what was said of what
+            looked most alike, many words in one look; what is wrong is searched as without. In
+            bfloat16, float16 and int8 the same word stays where it is within rounding of the
+            likeliest, so a caption may depend on earlier ones.
         prompt: For models that take text: the beginning of the caption, or the question; at
             most 2000 letters.
         sample: Draw captions by nucleus sampling instead of searching for the likeliest; the
@@ -81,7 +81,9 @@ class CaptionOptions:
 
 
 class Captioner(Protocol):
-    """A model that captions regions of an image; keeps nothing of one that is no more.
+    """A model that captions regions of an image.
+
+    Of an image that is no more it keeps nothing but what options.recall is for.
 
     It may also have ``prepare(rgb, regions, options)``: what can be done of an image that it is
     about to be asked for, before the model has to compute; called on another thread. One that

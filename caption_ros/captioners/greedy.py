@@ -24,6 +24,7 @@ from caption_ros.captioners.linears import (
     is_wide,
     rounded,
 )
+from caption_ros.captioners.recall import Recall, features_of
 from caption_ros.captioners.stepper import Decoder, Joined, Layer, Stepper
 
 _GELU = {'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu': 'none'}
@@ -35,7 +36,6 @@ _TOGETHER = 12
 _TOGETHER_BFLOAT16 = 3
 _KEPT = 64_000_000  # bytes of keys and values of images whose memory is used again
 _SLACK = {torch.bfloat16: 2**-7, torch.float16: 2**-10}  # a step of each
-_REMEMBERED = 8  # captions of so many numbers of rows; a batch is like one of as many
 _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 # What a generation config may say without a word of the greedy caption changing.
 _HARMLESS = frozenset((
@@ -80,7 +80,7 @@ class GreedySearch:
     Attributes:
         drafted: Tokens that a draft has said.
         right: How many of these the decoder said, too.
-        recalled: Tokens of the captions before that were tried again.
+        recalled: Tokens of earlier captions that were tried again, see Recall.
         said_again: How many of these the decoder said again.
     """
 
@@ -105,7 +105,7 @@ class GreedySearch:
         self._dtype = getattr(first, 'dtype', None)
         self.drafted, self.right = 0, 0
         self.recalled, self.said_again = 0, 0
-        self._before: dict[Any, tuple[Any, int]] = {}  # what was said, and how much was as before
+        self._recall = Recall()
         self._most_drafted = (_TOGETHER if whole.dtype == torch.float32 else
                               _TOGETHER_BFLOAT16 if stepper.by_products else 1)
         self._scratch: list[Any] = []  # taken out while it is used
@@ -124,39 +124,39 @@ class GreedySearch:
             rows: The image that each caption looks at.
             mask: Encoder tokens to look at, shape (rows, encoder tokens), int64; None is all.
             max_new_tokens: Most tokens of a caption, the end included, 1 or more.
-            recall: Try what as many rows said the last time first, and remember what they say
-                now. In bfloat16 and int8 what was said stays as long as it is within a step of
-                bfloat16 of the likeliest.
+            recall: Try first what was said of what looked most like each row, after the same
+                given tokens, and remember what is said now. In bfloat16, float16 and int8 a word
+                of that stays as long as it is within rounding of the likeliest, and 0.95 times
+                as likely.
         """
         picks = torch.tensor(rows, device=hidden.device)
         keep = None if mask is None else mask.bool()[:, None, None]
         ahead = _AHEAD if len(rows) <= self._most_drafted else 0
         # Memory that the system gives anew for each batch takes longer to get than to fill.
         scratch = self._scratch.pop() if self._scratch else torch.empty(0)
-        alike = (*given, len(rows))
-        nothing = picks.new_empty(0, len(rows)), 0
-        before, trust = self._before.pop(alike, nothing) if recall else nothing
+        before, trust = picks.new_empty(0, len(rows)), 0
+        if recall:
+            features = features_of(hidden, picks, mask)
+            before, trust = self._recall.closest(given, features)
         words, chances, tried, right, scratch = self._search(
             hidden if self._dtype is None else hidden.to(self._dtype), picks, keep, given,
             max_new_tokens, ahead, scratch, before, trust)
         if scratch.nbytes <= _KEPT and not self._scratch:
             self._scratch.append(scratch)
-        if recall:
-            # All at once, unless most of it was wrong this time.
-            trust = max_new_tokens if 2 * right[0] >= tried[0] else max(2, right[0] + 1)
-            self._before[alike] = words, trust
-            if len(self._before) > _REMEMBERED:
-                self._before.pop(next(iter(self._before)), None)
         self.recalled += tried[0] * len(rows)
         self.said_again += right[0] * len(rows)
         self.drafted += tried[1] * len(rows)
         self.right += right[1] * len(rows)
-        tokens, scores = [], []
+        tokens, said, scores = [], [], []
         for row, row_chances in zip(words.t().tolist(), chances.t().double().cpu()):
             length = next((i for i, token in enumerate(row) if token in self._ends), len(row))
-            said = min(length + 1, len(row))  # the end is said too
             tokens.append(row[:length])
-            scores.append(float(row_chances[:said].mean().exp().clamp(0, 1)))
+            said.append(row[:length + 1])  # the end is said too
+            scores.append(float(row_chances[:len(said[-1])].mean().exp().clamp(0, 1)))
+        if recall:
+            # All at once, unless most of it was wrong this time.
+            trust = max_new_tokens if 2 * right[0] >= tried[0] else max(2, right[0] + 1)
+            self._recall.keep(given, features, said, trust)
         return Decoded(tokens, scores)
 
 

@@ -8,7 +8,7 @@ code. Compiled, a whole caption is one call that leaves the interpreter lock to 
 A token costs one reading of the decoder's weights, and so do eight. So a draft, which is the same
 decoder in fewer bits, may say the next few tokens, and the decoder looks at all of them in one
 pass: what it would have said itself is taken, and what follows its first other word is said again.
-What was said last time is such a draft as well, and costs nothing: a camera sees much the same.
+What was said of something that looked much the same is such a draft as well, and costs nothing.
 """
 
 # torch.jit reads the annotations themselves, so they are not postponed here.
@@ -21,6 +21,11 @@ from torch.nn import functional
 from caption_ros.captioners.devices import cpu_multiplies, has_amx
 
 _LOOK = 256  # tokens of all rows in one pass, each with a logit for each word
+# Of a logit at most: what stays is at least 0.95 times as likely as the likeliest. Rounding grows
+# with the logits, but how likely a word is lies in their differences alone: where all of them are
+# near -96, a step of bfloat16 is 0.5, a word 1.6 times as likely.
+_NEAR = 0.05
+_DOUBT = 4  # two looks at two tokens, all wrong; from here on a source is asked no more
 
 
 class Joined(nn.Module):
@@ -165,8 +170,9 @@ class Stepper(nn.Module):
         key_values: For each layer, what makes keys and values of the encoder's states.
         heads: Number of attention heads.
         ends: Token ids that end a caption, at least one.
-        slack: How far a logit may be from the largest, as a part of that, for what was said
-            before to be said again: two of them closer than the number type rounds take turns.
+        slack: How far a logit may be from the largest, as a part of that and at most _NEAR, for
+            what was said before to be said again: two of them closer than the number type rounds
+            take turns. 0 where what was said before must change no word.
     """
 
     def __init__(self, decoder: Decoder, draft: Optional[Decoder], key_values: list[nn.Module],
@@ -178,6 +184,8 @@ class Stepper(nn.Module):
         self.heads = heads
         self.ends = ends
         self.slack = slack
+        self.near = _NEAR
+        self.doubt = _DOUBT
         self.look = _LOOK
         # Without AMX torch's attention of one query in bfloat16 takes five times as long as in
         # float32; several rows' keys in bfloat16, half the memory, have two products do it sooner.
@@ -201,7 +209,7 @@ class Stepper(nn.Module):
             ahead: Most tokens of a draft, if there is one.
             scratch: Memory for keys and values of images, (numbers,); none at first.
             before: What may well be said again, (tokens, rows), int64; none when empty.
-            trust: How many tokens of it to try at first.
+            trust: How many tokens of it to try at first, 1 or more where there are any.
 
         Returns:
             Token ids and the logarithms of their probabilities, each (tokens, rows), where what
@@ -228,24 +236,23 @@ class Stepper(nn.Module):
         block = torch.tensor(given, device=hidden.device).repeat(rows, 1)
         position, at = 0, 0
         tried, right, trusts = [0, 0], [0, 0], [trust, 2]  # of before, and of the draft
+        doubts = [0, 0]  # what is wrong more often than not costs more than it saves
         while at < most:
             fixed = block.size(1)
-            # What is wrong more often than not costs more than it saves.
-            hopeful = [tries - 2 * hits < 4 for tries, hits in zip(tried, right)]
-            source = 0 if at < before.size(0) and hopeful[0] else 1
+            source = 0 if at < before.size(0) and doubts[0] < self.doubt else 1
             if source == 0:
                 some = min(trusts[0], max(self.look // rows, 2), most - at - 1)
                 block = torch.cat([block, before[at:at + some].t()], 1)
-            elif fixed == 1 and hopeful[1]:
+            elif fixed == 1 and doubts[1] < self.doubt:
                 block = self._drafted(block, position, said, seen, keep, ended,
                                       min(trusts[1], ahead, most - at - 1))
             steps = block.size(1)
             logits = self._pass(block, position, said, seen, keep, fixed - 1)
             most_likely, best = logits.max(-1)
-            if source == 0 and steps > fixed:
-                last = block[:, fixed:]
-                near = (logits[:, :-1].gather(2, last.unsqueeze(2)).squeeze(2)
-                        >= most_likely[:, :-1] - self.slack * most_likely[:, :-1].abs())
+            if source == 0 and steps > fixed and self.slack > 0:
+                last, largest = block[:, fixed:], most_likely[:, :-1]
+                away = largest - logits[:, :-1].gather(2, last.unsqueeze(2)).squeeze(2)
+                near = away <= (self.slack * largest.abs()).clamp(max=self.near)
                 best[:, :-1] = torch.where(near, last, best[:, :-1])
             over = (self._ends(best).cumsum(1) > 0) | ended.unsqueeze(1)
             count = 1
@@ -254,6 +261,10 @@ class Stepper(nn.Module):
                 count += int(same.all(0).cumprod(0).sum())
                 tried[source] += steps - fixed
                 right[source] += count - 1
+                doubts[source] += steps - fixed - 2 * (count - 1)
+                # A draft that has been right may well be so again after a slip. A caption that
+                # was, up to where it changes, may not: what follows is mostly new.
+                doubts[0] = max(0, doubts[0])
                 trusts[source] = 2 * trusts[source] if count > steps - fixed else 2
             words[at:at + count] = best[:, :count].t()
             chances[at:at + count] = (logits[:, :count].log_softmax(-1)

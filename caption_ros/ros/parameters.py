@@ -115,10 +115,9 @@ NODE_PARAMETERS = (
                   unconfigured_only=True),
     ParameterSpec('miopen_find_mode', 'auto', 'ROCm: how MIOpen looks for convolutions; auto is '
                   'its own default.', choices=FIND_MODES, read_only=True),
-    ParameterSpec('cache_folder', '', "Folder of the CPU's kernels and of what compile, tunable_op and "
-                  'MIOpen have found; when empty, caption_ros/kernels in $XDG_CACHE_HOME or '
-                  '~/.cache.',
-                  read_only=True),
+    ParameterSpec('cache_folder', '', "Folder of the CPU's kernels and of what compile, "
+                  'tunable_op and MIOpen have found; when empty, caption_ros/kernels in '
+                  '$XDG_CACHE_HOME or ~/.cache.', read_only=True),
     ParameterSpec('filter', '', 'Filter for the captions: blip-itm, a checkpoint folder or '
                   'owner/name on the model hub; none when empty.', unconfigured_only=True),
     ParameterSpec('cameras', [''], 'Names of the cameras; the topics of each are in the namespace '
@@ -133,8 +132,9 @@ NODE_PARAMETERS = (
                   low=1, high=100_000_000),
     ParameterSpec('max_new_tokens', 48, 'Tokens of a caption at most.', low=1, high=512),
     ParameterSpec('num_beams', 1, 'Beams of the search; 1 is greedy.', low=1, high=16),
-    ParameterSpec('recall', True, "Greedy search: try the last captions' words first, many in one "
-                  'look; what is wrong is searched as without.'),
+    ParameterSpec('recall', True, 'Greedy search of GPT-2, BERT and BLIP decoders: try first what '
+                  'was said of what looked alike; below float32 a word within rounding of the '
+                  'likeliest may stay.'),
     ParameterSpec('prompt', '', 'For models that take text: the beginning of the caption, or '
                   'the question.'),
     ParameterSpec('candidates', 1, 'With a filter: captions sampled for each region, the best is '

@@ -56,7 +56,8 @@ def test_where_the_cpu_and_a_compiler_allow_there_are_kernels():
 
 @has_kernels
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('outs, ins', [(1, 4), (15, 8), (64, 32), (65, 20), (200, 100), (130, 516)])
+@pytest.mark.parametrize('outs, ins', [(1, 4), (15, 8), (64, 32), (65, 20), (200, 100),
+                                        (130, 516)])
 @pytest.mark.parametrize('rows', [1, 2, 5, 6, 7, 13, 48, 49, 101])
 def test_a_kernel_computes_what_a_linear_layer_does(kind, outs, ins, rows):
     weight, bias = _weights(outs, ins)
