@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from caption_ros.captioners.decoding import Decoded
+from caption_ros.captioners.devices import has_amx
+from caption_ros.captioners.kernels import has_kernel
 from caption_ros.captioners.linears import (
     Int8Linear,
     ScreenedHead,
@@ -98,8 +100,10 @@ class GreedySearch:
             if isinstance(module, Int8Linear):
                 module.by_token = True
         slack = _SLACK.get(torch.bfloat16 if int8 else whole.dtype, 0.0)
-        stepper = Stepper(whole, _draft(whole), key_values, decoder.config.num_attention_heads,
-                          sorted(self._ends), slack)
+        heads = decoder.config.num_attention_heads
+        narrow = bool(int8) or (whole.dtype == torch.bfloat16 and not has_amx())
+        stepper = Stepper(whole, _draft(whole), key_values, heads, sorted(self._ends), slack,
+                          narrow and _can_see(whole, heads))
         # Keys in bfloat16 beside a decoder in int8 are made of states in bfloat16.
         first = key_values[0].layers[0] if isinstance(key_values[0], Joined) else key_values[0]
         self._dtype = getattr(first, 'dtype', None)
@@ -201,6 +205,12 @@ def _bert(decoder: Any) -> tuple[Decoder, list[nn.Module]]:
         positions = positions + kinds.weight[0]
     return Decoder(body.embeddings.word_embeddings.weight, positions, body.embeddings.LayerNorm,
                    layers, last), key_values
+
+
+def _can_see(decoder: Decoder, heads: int) -> bool:
+    """Tell whether the decoder's device and heads let the kernels see images."""
+    return (has_kernel('attend') and decoder.tokens.device.type == 'cpu'
+            and decoder.tokens.size(1) // heads % 2 == 0)
 
 
 def _draft(decoder: Decoder) -> Decoder | None:

@@ -73,6 +73,16 @@ class KernelInt8Linear(nn.Module):
                                                  self.totals, self.bias, self.outs)
 
 
+def seen_size(tokens: int, depth: int) -> int:
+    """Return how many numbers order_seen of kernels.cpp makes of a head of an image.
+
+    Args:
+        tokens: Encoder tokens.
+        depth: Width of a head, even.
+    """
+    return (-(-tokens // 64) * 64 * depth) + (-(-depth // 64) * 64 * (tokens + tokens % 2))
+
+
 def fits(weight: Tensor) -> bool:
     """Tell whether the kernels take weights of this shape, (out, in)."""
     return weight.dim() == 2 and weight.size(1) % 4 == 0 and 0 < weight.size(1) <= _MOST_INS

@@ -1,9 +1,10 @@
 // Copyright 2026 caption_ros contributors
 // SPDX-License-Identifier: Apache-2.0
 //
-// Linear layers for a few rows, as a text decoder has them: the weights are read once, in the order
-// in which they lie, as fast as the memory gives them. Each row's results are the same whatever
-// other rows there are. Built by kernels.py on torch's stable interface, so any compiler will do.
+// Linear layers and attention for a few rows, as a text decoder has them: weights, keys and values
+// are read once, in the order in which they lie, as fast as the memory gives them. Each row's results
+// are the same whatever other rows there are. Built by kernels.py on torch's stable interface, so any
+// compiler will do.
 
 #include <immintrin.h>
 
@@ -153,6 +154,185 @@ Tensor linear_bfloat16(const Tensor& x, const Tensor& weight, const Tensor& bias
       });
   return y;
 }
+
+// What a head of an image holds, in bfloat16: its keys as weights of one output for each token, and
+// its values as weights of one input for each token.
+struct Head {
+  int64_t tokens, depth;
+  int64_t key_groups() const { return (tokens + kOuts - 1) / kOuts; }
+  int64_t value_groups() const { return (depth + kOuts - 1) / kOuts; }
+  int64_t pairs() const { return (tokens + 1) / 2; }
+  int64_t keys() const { return key_groups() * kOuts * depth; }
+  int64_t size() const { return keys() + value_groups() * kOuts * pairs() * 2; }
+};
+
+void check_seen(const Tensor& seen, int64_t heads, const Head& head) {
+  STD_TORCH_CHECK(seen.dim() == 3 && seen.is_contiguous() && seen.size(1) == heads &&
+                      seen.size(2) == head.size() && head.depth % 2 == 0 && head.tokens > 0 &&
+                      seen.scalar_type() == ScalarType::BFloat16,
+                  "place does not fit the keys and values");
+}
+
+// Puts keys and values, (images, tokens, 2, heads, depth) in bfloat16, in order into seen,
+// (images, heads, Head::size()) in bfloat16.
+void order_seen(const Tensor& both, Tensor seen) {
+  STD_TORCH_CHECK(both.dim() == 5 && both.size(2) == 2 && both.is_contiguous() &&
+                      both.scalar_type() == ScalarType::BFloat16,
+                  "keys and values must be (images, tokens, 2, heads, depth) in bfloat16");
+  const int64_t images = both.size(0), heads = both.size(3);
+  const Head head{both.size(1), both.size(4)};
+  check_seen(seen, heads, head);
+  STD_TORCH_CHECK(seen.size(0) == images, "place does not fit the keys and values");
+  const auto* from = static_cast<const uint16_t*>(both.data_ptr());
+  auto* to = static_cast<uint16_t*>(seen.data_ptr());
+  torch::stable::parallel_for(0, images * heads, 1, [=](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; task++) {
+      const int64_t row = 2 * heads * head.depth;  // from one token to the next
+      const uint16_t* key = from + task / heads * head.tokens * row + task % heads * head.depth;
+      const uint16_t* value = key + heads * head.depth;
+      uint16_t* keys = to + task * head.size();
+      uint16_t* values = keys + head.keys();
+      std::memset(keys, 0, head.size() * sizeof(*keys));
+      for (int64_t begin = 0; begin < head.tokens; begin += kOuts) {
+        const int64_t some = std::min(kOuts, head.tokens - begin);
+        uint16_t* group = keys + begin * head.depth;
+        for (int64_t d = 0; d < head.depth; d += 2)
+          for (int64_t t = 0; t < some; t++)
+            std::memcpy(group + d * kOuts + 2 * t, key + (begin + t) * row + d, 4);
+      }
+      for (int64_t t = 0; t < head.tokens; t += 2) {
+        const uint16_t* one = value + t * row;
+        const bool has_other = t + 1 < head.tokens;
+        for (int64_t d = 0; d < head.depth; d += kOuts) {
+          uint16_t* pair = values + (d / kOuts * head.pairs() + t / 2) * kOuts * 2;
+          const int64_t some = std::min(kOuts, head.depth - d);
+          for (int64_t i = 0; i < some; i++) {
+            const uint32_t both = one[d + i] | (has_other ? one[row + d + i] : 0u) << 16;
+            std::memcpy(pair + 2 * i, &both, sizeof(both));
+          }
+        }
+      }
+    }
+  });
+}
+
+// e to the power of numbers up to 0; nothing below -87, and no number of what is none.
+__m512 exponential(__m512 x) {
+  const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87), _CMP_NLT_UQ);
+  const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+  x = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);
+  x = _mm512_fnmadd_ps(whole, _mm512_set1_ps(-2.12194440e-4f), x);
+  __m512 sum = _mm512_set1_ps(1.0f / 720);
+  for (float factor : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f})
+    sum = _mm512_fmadd_ps(sum, x, _mm512_set1_ps(factor));
+  return _mm512_maskz_scalef_ps(counts, sum, whole);
+}
+
+// Turns scores into shares that sum up to 1 but for a factor, which it returns. The shares are in
+// bfloat16; there are as many of both as the tokens of whole groups.
+float soften(float* scores, uint16_t* shares, float scale, const float* keep, int64_t tokens) {
+  __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+  for (int64_t t = 0; t < tokens; t += 16) {
+    const __mmask16 mask = first(tokens - t);
+    __m512 some = _mm512_mul_ps(_mm512_loadu_ps(scores + t), _mm512_set1_ps(scale));
+    if (keep != nullptr) some = _mm512_add_ps(some, _mm512_maskz_loadu_ps(mask, keep + t));
+    _mm512_storeu_ps(scores + t, some);
+    most = _mm512_mask_max_ps(most, mask, most, some);
+  }
+  most = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t t = 0; t < tokens; t += 16) {
+    const __m512 some = _mm512_maskz_mov_ps(
+        first(tokens - t), exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + t), most)));
+    sum = _mm512_add_ps(sum, some);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(shares + t), (__m256i)_mm512_cvtneps_pbh(some));
+  }
+  return 1 / _mm512_reduce_add_ps(sum);
+}
+
+template <typename Result>
+void sum_up_some(int64_t rows, const void* weights, const void* inputs, int64_t steps,
+                 Result* sums) {
+  kSumUp<BFloat16>[rows](static_cast<const char*>(weights), static_cast<const char*>(inputs), steps,
+                         sums);
+}
+
+// Attention of query, (rows, steps, heads, depth) in bfloat16, to what order_seen() made of the
+// image that picks, (rows,) in int64, names. keep, (rows, tokens) in float32, is added to the scores;
+// empty, nothing is. Returns (rows, steps, heads * depth) in float32.
+Tensor attend(const Tensor& query, const Tensor& seen, const Tensor& picks, const Tensor& keep,
+              int64_t tokens) {
+  STD_TORCH_CHECK(query.dim() == 4 && query.is_contiguous() &&
+                      query.scalar_type() == ScalarType::BFloat16,
+                  "query must be (rows, steps, heads, depth) in bfloat16");
+  const int64_t rows = query.size(0), steps = query.size(1), heads = query.size(2);
+  const Head head{tokens, query.size(3)};
+  check_seen(seen, heads, head);
+  STD_TORCH_CHECK(picks.dim() == 1 && picks.size(0) == rows && picks.is_contiguous() &&
+                      picks.scalar_type() == ScalarType::Long,
+                  "picks must be as many numbers of int64 as rows");
+  const float* kept = keep.numel() == 0 ? nullptr : floats(keep, rows * tokens);
+  const int64_t images = seen.size(0);
+  const auto* pick = static_cast<const int64_t*>(picks.data_ptr());
+  std::vector<std::vector<int64_t>> asking(images);  // places of the queries of each image
+  for (int64_t row = 0; row < rows; row++) {
+    STD_TORCH_CHECK(pick[row] >= 0 && pick[row] < images, "picks must name an image each");
+    for (int64_t step = 0; step < steps; step++) asking[pick[row]].push_back(row * steps + step);
+  }
+  const auto* from = static_cast<const uint16_t*>(query.data_ptr());
+  const auto* all = static_cast<const uint16_t*>(seen.data_ptr());
+  const float scale = 1 / std::sqrt(static_cast<float>(head.depth));
+  Tensor result = torch::stable::new_empty(query, {rows, steps, heads * head.depth},
+                                           ScalarType::Float);
+  auto* to = static_cast<float*>(result.data_ptr());
+  torch::stable::parallel_for(0, images * heads, 1, [&](int64_t begin, int64_t end) {
+    const int64_t room = head.key_groups() * kOuts, width = heads * head.depth;
+    std::vector<uint16_t> queries(kRows * head.depth), shares(kRows * room);
+    std::vector<uint16_t> pairs(kRows * head.pairs() * 2);
+    std::vector<float> scores(kRows * room), factors(kRows);
+    __m512 sums[4 * kRows];
+    for (int64_t task = begin; task < end; task++) {
+      const uint16_t* keys = all + task * head.size();
+      const uint16_t* values = keys + head.keys();
+      const auto& places = asking[task / heads];
+      const int64_t count = places.size();
+      for (int64_t at = 0; at < count; at += kRows) {
+        const int64_t some = std::min(kRows, count - at);
+        for (int64_t r = 0; r < some; r++)
+          std::memcpy(&queries[r * head.depth],
+                      from + places[at + r] * width + task % heads * head.depth,
+                      head.depth * sizeof(*from));
+        for (int64_t group = 0; group < head.key_groups(); group++) {
+          sum_up_some(some, keys + group * kOuts * head.depth, queries.data(), head.depth / 2,
+                      sums);
+          for (int64_t r = 0; r < some; r++)
+            UNROLL for (int b = 0; b < 4; b++)
+              _mm512_storeu_ps(&scores[r * room + group * kOuts + b * 16], sums[4 * r + b]);
+        }
+        for (int64_t r = 0; r < some; r++) {
+          const int64_t row = places[at + r] / steps;
+          factors[r] = soften(&scores[r * room], &shares[r * room], scale,
+                              kept == nullptr ? nullptr : kept + row * tokens, tokens);
+          std::memcpy(&pairs[r * head.pairs() * 2], &shares[r * room],
+                      head.pairs() * 2 * sizeof(uint16_t));
+        }
+        for (int64_t group = 0; group < head.value_groups(); group++) {
+          sum_up_some(some, values + group * kOuts * head.pairs() * 2, pairs.data(), head.pairs(),
+                      sums);
+          for (int64_t r = 0; r < some; r++)
+            for (int64_t b = 0; b < 4 && group * kOuts + b * 16 < head.depth; b++) {
+              const int64_t d = group * kOuts + b * 16;
+              _mm512_mask_storeu_ps(
+                  to + places[at + r] * width + task % heads * head.depth + d,
+                  first(head.depth - d),
+                  _mm512_mul_ps(sums[4 * r + b], _mm512_set1_ps(factors[r])));
+            }
+        }
+      }
+    }
+  });
+  return result;
+}
 #endif
 
 #ifdef __AVX512VNNI__
@@ -247,6 +427,9 @@ Tensor linear_int8(const Tensor& x, const Tensor& weight, const Tensor& scales,
 STABLE_TORCH_LIBRARY(caption_ros, library) {
 #ifdef __AVX512BF16__
   library.def("linear_bfloat16(Tensor x, Tensor weight, Tensor bias, int outs) -> Tensor");
+  library.def("order_seen(Tensor both, Tensor(a!) seen) -> ()");
+  library.def(
+      "attend(Tensor query, Tensor seen, Tensor picks, Tensor keep, int tokens) -> Tensor");
 #endif
 #ifdef __AVX512VNNI__
   library.def(
@@ -258,6 +441,8 @@ STABLE_TORCH_LIBRARY(caption_ros, library) {
 STABLE_TORCH_LIBRARY_IMPL(caption_ros, CPU, library) {
 #ifdef __AVX512BF16__
   library.impl("linear_bfloat16", TORCH_BOX(&linear_bfloat16));
+  library.impl("order_seen", TORCH_BOX(&order_seen));
+  library.impl("attend", TORCH_BOX(&attend));
 #endif
 #ifdef __AVX512VNNI__
   library.impl("linear_int8", TORCH_BOX(&linear_int8));

@@ -126,7 +126,7 @@ class ScreenedHead(nn.Module):
         self.many = _MANY
         self.rough = int8_linear(weight, bias)
         self.weight = weight.detach()
-        self.bias = None if bias is None else bias.detach()
+        self.bias = None if bias is None else bias.detach().to(weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., vocabulary), float32, of (..., width)."""

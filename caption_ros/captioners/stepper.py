@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caption_ros.captioners.devices import cpu_multiplies, has_amx
+from caption_ros.captioners.kernel_linears import seen_size
 
 _LOOK = 256  # tokens of all rows in one pass, each with a logit for each word
 # Of a logit at most: what stays is at least 0.95 times as likely as the likeliest. Rounding grows
@@ -46,12 +47,18 @@ class Joined(nn.Module):
 class Layer(nn.Module):
     """Self-attention, cross-attention and the feed-forward part, each with its normalisation.
 
+    Attributes:
+        by_kernel: Whether keys and values of images are as order_seen of kernels.cpp has them.
+        by_products: Whether they are seen by products where they are in bfloat16.
+
     Args:
         parts: norm_1, qkv, out, norm_cross, query, cross_out, norm_2, up, down.
         heads: Number of attention heads.
         gelu: tanh or none, as in torch's gelu.
         norm_first: Normalise what goes into a part (GPT-2), not what comes out (BERT).
     """
+
+    __constants__ = ('by_kernel',)  # so that torch.jit leaves out the kernel where there is none
 
     def __init__(self, parts: dict[str, nn.Module], *, heads: int, gelu: str,
                  norm_first: bool) -> None:
@@ -61,9 +68,10 @@ class Layer(nn.Module):
         self.heads = heads
         self.gelu = gelu
         self.norm_first = norm_first
-        self.by_products = False  # whether in bfloat16; see Stepper
+        self.by_kernel = False
+        self.by_products = False
 
-    def forward(self, x: Tensor, position: int, said: Tensor, seen: Tensor,
+    def forward(self, x: Tensor, position: int, said: Tensor, seen: Tensor, picks: Tensor,
                 keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
         """Return (rows, steps, width) of the same; writes keys and values of the steps into said.
 
@@ -72,9 +80,11 @@ class Layer(nn.Module):
             position: The first of these places.
             said: Keys and values of the caption, (2, rows, heads, room, head width).
             seen: Those of the image, (2, images, heads, encoder tokens, head width); one image
-                for all rows, or one for each.
+                for all rows, or one for each. By kernel (images, heads, seen_size()), bfloat16.
+            picks: By kernel, the image that each row looks at, (rows,), int64.
             keep: 0 where to look and -inf where not, in the number type of seen, (rows, 1, 1,
                 encoder tokens), with one image (1, 1, rows * steps, encoder tokens); None is all.
+                By kernel always, (rows, encoder tokens), float32.
             causal: The same of the places in a row, in that of said, (steps, position + steps);
                 None with one step.
         """
@@ -91,14 +101,20 @@ class Layer(nn.Module):
         if not self.norm_first:
             x = self.norm_1(x)
         query = self.query(self.norm_cross(x) if self.norm_first else x).to(seen.dtype)
-        # Rows of one image ask side by side, so that its keys and values are read once.
-        query = query.view(seen.size(1), -1, heads, depth).transpose(1, 2)
-        if self.by_products and seen.dtype == torch.bfloat16:
-            look = _products(query, seen, keep)
+        if self.by_kernel:
+            assert keep is not None
+            look = torch.ops.caption_ros.attend(query.view(rows, steps, heads, depth), seen, picks,
+                                                keep, keep.size(1))
         else:
-            look = functional.scaled_dot_product_attention(query, seen[0], seen[1],
-                                                           attn_mask=keep)
-        x = x + self.cross_out(look.transpose(1, 2).reshape(rows, steps, width).to(x.dtype))
+            # Rows of one image ask side by side, so that its keys and values are read once.
+            query = query.view(seen.size(1), -1, heads, depth).transpose(1, 2)
+            if self.by_products and seen.dtype == torch.bfloat16:
+                look = _products(query, seen, keep)
+            else:
+                look = functional.scaled_dot_product_attention(query, seen[0], seen[1],
+                                                               attn_mask=keep)
+            look = look.transpose(1, 2).reshape(rows, steps, width)
+        x = x + self.cross_out(look.to(x.dtype))
         if not self.norm_first:
             x = self.norm_cross(x)
         up = functional.gelu(self.up(self.norm_2(x) if self.norm_first else x),
@@ -152,12 +168,13 @@ class Decoder(nn.Module):
         self.last = last
 
     def forward(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
-                keep: Optional[Tensor], causal: Optional[Tensor], since: int = 0) -> Tensor:
+                picks: Tensor, keep: Optional[Tensor], causal: Optional[Tensor],
+                since: int = 0) -> Tensor:
         """Return logits (rows, steps - since, vocabulary), float32, of tokens (rows, steps)."""
         places = self.positions[position:position + block.size(1)]
         x = self.first((self.tokens[block] + places).to(self.dtype))
         for i, layer in enumerate(self.layers):
-            x = layer(x, position, said[i], seen[i], keep, causal)
+            x = layer(x, position, said[i], seen[i], picks, keep, causal)
         return self.last(x[:, since:]).float()
 
 
@@ -173,10 +190,13 @@ class Stepper(nn.Module):
         slack: How far a logit may be from the largest, as a part of that and at most _NEAR, for
             what was said before to be said again: two of them closer than the number type rounds
             take turns. 0 where what was said before must change no word.
+        by_kernel: Whether images are seen by kernels.cpp, in bfloat16.
     """
 
+    __constants__ = ('by_kernel',)
+
     def __init__(self, decoder: Decoder, draft: Optional[Decoder], key_values: list[nn.Module],
-                 heads: int, ends: list[int], slack: float) -> None:
+                 heads: int, ends: list[int], slack: float, by_kernel: bool = False) -> None:
         super().__init__()
         self.decoder = decoder
         self.draft = draft
@@ -191,9 +211,10 @@ class Stepper(nn.Module):
         # float32; several rows' keys in bfloat16, half the memory, have two products do it sooner.
         self.widens = decoder.tokens.device.type == 'cpu' and not has_amx()
         self.by_products = self.widens and cpu_multiplies('bfloat16')
+        self.by_kernel = by_kernel
         for module in self.modules():
             if isinstance(module, Layer):
-                module.by_products = self.by_products
+                module.by_kernel, module.by_products = by_kernel, self.by_products
 
     def forward(self, hidden: Tensor, picks: Tensor, keep: Optional[Tensor], given: list[int],
                 most: int, ahead: int, scratch: Tensor, before: Tensor, trust: int,
@@ -218,17 +239,17 @@ class Stepper(nn.Module):
             rows; and scratch, or a larger one.
         """
         rows = picks.size(0)
-        if keep is not None and hidden.size(0) == 1:
-            keep = keep.transpose(0, 2)
-        seen, scratch = self._look_up(hidden, rows, scratch)
-        in_order = bool((picks == torch.arange(rows, device=picks.device)).all())
-        if hidden.size(0) > 1 and not in_order:
-            seen = [both.index_select(1, picks) for both in seen]
-        if keep is not None:  # once, and not in each layer for each token
-            keep = torch.zeros(keep.shape, dtype=seen[0].dtype, device=keep.device).masked_fill(
-                keep.logical_not(), -float('inf'))
+        if self.by_kernel:
+            seen, scratch = self._look_up_by_kernel(hidden, scratch)
+        else:
+            seen, scratch = self._look_up(hidden, rows, scratch)
+            in_order = bool((picks == torch.arange(rows, device=picks.device)).all())
+            if hidden.size(0) > 1 and not in_order:
+                seen = [both.index_select(1, picks) for both in seen]
+        keep = self._added(keep, hidden, rows, seen[0].dtype)
         room = len(given) - 1 + most
-        said = [torch.empty([2, rows, self.heads, room, both.size(4)], device=both.device,
+        depth = self.decoder.tokens.size(1) // self.heads
+        said = [torch.empty([2, rows, self.heads, room, depth], device=both.device,
                             dtype=torch.float32 if self.widens else both.dtype) for both in seen]
         words = torch.zeros([most, rows], dtype=torch.long, device=hidden.device)
         chances = torch.zeros([most, rows], dtype=torch.float32, device=hidden.device)
@@ -244,10 +265,10 @@ class Stepper(nn.Module):
                 some = min(trusts[0], max(self.look // rows, 2), most - at - 1)
                 block = torch.cat([block, before[at:at + some].t()], 1)
             elif fixed == 1 and doubts[1] < self.doubt:
-                block = self._drafted(block, position, said, seen, keep, ended,
+                block = self._drafted(block, position, said, seen, picks, keep, ended,
                                       min(trusts[1], ahead, most - at - 1))
             steps = block.size(1)
-            logits = self._pass(block, position, said, seen, keep, fixed - 1)
+            logits = self._pass(block, position, said, seen, picks, keep, fixed - 1)
             most_likely, best = logits.max(-1)
             if source == 0 and steps > fixed and self.slack > 0:
                 last, largest = block[:, fixed:], most_likely[:, :-1]
@@ -298,12 +319,46 @@ class Stepper(nn.Module):
             seen.append(place.copy_(both))
         return seen, scratch
 
+    def _look_up_by_kernel(self, hidden: Tensor,
+                           scratch: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the same as the kernel takes it."""
+        batch, tokens = hidden.size(0), hidden.size(1)
+        each = seen_size(tokens, self.decoder.tokens.size(1) // self.heads)
+        size = batch * self.heads * each
+        if scratch.numel() < size * len(self.key_values):
+            scratch = torch.empty([size * len(self.key_values)], dtype=torch.bfloat16)
+        seen: list[Tensor] = []
+        for i, key_value in enumerate(self.key_values):
+            both = key_value(hidden).to(torch.bfloat16).view(batch, tokens, 2, self.heads, -1)
+            place = scratch[i * size:(i + 1) * size].view(batch, self.heads, each)
+            torch.ops.caption_ros.order_seen(both, place)
+            seen.append(place)
+        return seen, scratch
+
+    def _added(self, keep: Optional[Tensor], hidden: Tensor, rows: int,
+               dtype: torch.dtype) -> Optional[Tensor]:
+        """Return what is added to the scores of the images, see Layer, of what forward() takes.
+
+        Once for a caption, and not in each layer for each token.
+        """
+        if self.by_kernel:
+            added = torch.zeros([rows, hidden.size(1)])
+            if keep is not None:
+                added = added.masked_fill(keep.view(rows, -1).logical_not(), -float('inf'))
+            return added
+        if keep is None:
+            return None
+        if hidden.size(0) == 1:
+            keep = keep.transpose(0, 2)
+        return torch.zeros(keep.shape, dtype=dtype, device=keep.device).masked_fill(
+            keep.logical_not(), -float('inf'))
+
     def _drafted(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
-                 keep: Optional[Tensor], ended: Tensor, ahead: int) -> Tensor:
+                 picks: Tensor, keep: Optional[Tensor], ended: Tensor, ahead: int) -> Tensor:
         """Return the last tokens, (rows, 1), and what the draft says after them."""
         if self.draft is not None:
             for step in range(ahead):
-                token = self.draft(block[:, -1:], position + step, said, seen, keep,
+                token = self.draft(block[:, -1:], position + step, said, seen, picks, keep,
                                    None).max(-1)[1]  # argmax takes three times as long
                 block = torch.cat([block, token], 1)
                 ended = ended | self._ends(token[:, 0])
@@ -312,16 +367,16 @@ class Stepper(nn.Module):
         return block
 
     def _pass(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
-              keep: Optional[Tensor], since: int) -> Tensor:
+              picks: Tensor, keep: Optional[Tensor], since: int) -> Tensor:
         """Return the decoder's logits, (rows, steps - since, vocabulary)."""
         steps = block.size(1)
         causal: Optional[Tensor] = None
         if steps > 1:
             causal = torch.full([steps, position + steps], -float('inf'), dtype=said[0].dtype,
                                 device=block.device).triu(position + 1)
-            if keep is not None and seen[0].size(1) == 1:
+            if not self.by_kernel and keep is not None and seen[0].size(1) == 1:
                 keep = keep.repeat_interleave(steps, 2)
-        return self.decoder(block, position, said, seen, keep, causal, since)
+        return self.decoder(block, position, said, seen, picks, keep, causal, since)
 
     def _ends(self, tokens: Tensor) -> Tensor:
         """Tell of each token whether it ends a caption."""

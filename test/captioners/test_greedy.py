@@ -17,6 +17,7 @@ from caption_ros.captioners.decoding import decode, search_config
 from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.linears import PlainLinear, ScreenedHead, can_pack, pack_linears
 
+pytestmark = pytest.mark.usefixtures('layers')
 ROWS, SEEN, WIDTH = 5, 9, 24
 
 
@@ -131,6 +132,20 @@ def test_packed_bfloat16_of_a_large_vocabulary_is_screened(dtype, vocabulary, sc
                 assert score == pytest.approx(likely, rel=0.05)
     # In bfloat16 two words may be as likely, and each way to compute takes one of them.
     assert same == 10 if dtype == torch.float32 else same >= 8
+
+
+@packs_bfloat16
+@pytest.mark.parametrize('tokens', [1, 20])  # some in full, all in full
+def test_a_packed_head_of_a_large_vocabulary_gives_the_likeliest_in_full(tokens):
+    model = _decoder(vocab_size=16_384).to(torch.bfloat16)
+    weight = model.transformer.wte.weight
+    pack_linears(model)
+    x = torch.randn(tokens, WIDTH).to(torch.bfloat16)
+    with torch.inference_mode():
+        found = greedy._head(model.lm_head, weight)(x)
+        wanted = nn.functional.linear(x.double(), weight.double())
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.amax(1).double(), wanted.amax(1), rtol=2 ** -7)
 
 
 def test_a_head_of_its_own_is_not_screened_by_the_embeddings():
@@ -286,8 +301,8 @@ class _LostAfterTheEnd(nn.Module):
         self.end: int = end
 
     def forward(self, block: Tensor, position: int, said: list[Tensor], seen: list[Tensor],
-                keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
-        logits = self.decoder(block, position, said, seen, keep, causal)
+                picks: Tensor, keep: Optional[Tensor], causal: Optional[Tensor]) -> Tensor:
+        logits = self.decoder(block, position, said, seen, picks, keep, causal)
         return torch.where((block == self.end).unsqueeze(-1), -logits, logits)
 
 

@@ -14,7 +14,12 @@ from torch import nn
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import kernels, linears, load_captioner, loading
 from caption_ros.captioners.devices import has_avx512_bfloat16, has_vnni
-from caption_ros.captioners.kernel_linears import KernelInt8Linear, KernelLinear, fits
+from caption_ros.captioners.kernel_linears import (
+    KernelInt8Linear,
+    KernelLinear,
+    fits,
+    seen_size,
+)
 from caption_ros.captioners.kernels import load_kernels
 from caption_ros.captioners.linears import Int8Linear, PackedLinear
 
@@ -159,6 +164,95 @@ def test_weights_come_back_as_they_were():
     weight = torch.randn(70, 40).bfloat16()
     assert torch.equal(KernelLinear(weight, None).dense(), weight)
     assert torch.equal(PackedLinear(weight, None).dense(), weight)
+
+
+has_attention = pytest.mark.skipif(not has_avx512_bfloat16(),
+                                   reason='this CPU has no AVX512-BF16')
+
+
+def _seen(images, tokens, heads, depth):
+    """Return keys and values, (images, tokens, 2, heads, depth), and the same in order."""
+    both = torch.randn(images, tokens, 2, heads, depth).bfloat16()
+    # What is left of an earlier batch must not show.
+    seen = torch.full((images, heads, seen_size(tokens, depth)), float('nan')).bfloat16()
+    torch.ops.caption_ros.order_seen(both, seen)
+    return both, seen
+
+
+def _attention(query, both, picks, keep):
+    keys, values = both[picks].double().permute(2, 0, 3, 1, 4)
+    result = nn.functional.scaled_dot_product_attention(
+        query.double().transpose(1, 2), keys, values,
+        attn_mask=None if keep is None else keep.double()[:, None, None])
+    return result.transpose(1, 2).flatten(2)
+
+
+@has_kernels
+@has_attention
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('picks, steps', [([0], 1), ([0], 8), ([0, 0, 0], 3), ([0, 1, 2], 1),
+                                          ([2, 0, 1, 0, 0, 2, 2], 4)])
+@pytest.mark.parametrize('tokens, depth', [(1, 2), (9, 12), (64, 64), (65, 80), (197, 64),
+                                           (578, 130)])
+def test_the_kernel_attends_as_torch_does(tokens, depth, picks, steps, masked):
+    torch.manual_seed(tokens)
+    both, seen = _seen(3, tokens, 2, depth)
+    query = (3 * torch.randn(len(picks), steps, 2, depth)).bfloat16()
+    keep = torch.zeros(len(picks), tokens)
+    if masked:
+        keep[torch.rand(keep.shape) < 0.5] = -float('inf')
+        keep[:, tokens // 2] = 0
+    wanted = _attention(query, both, torch.tensor(picks), keep)
+    some = torch.tensor(picks)
+    found = torch.ops.caption_ros.attend(query, seen, some, keep, tokens)
+    assert found.dtype == torch.float32 and _error(found, wanted) < 0.004
+    if not masked:
+        assert torch.equal(found, torch.ops.caption_ros.attend(query, seen, some, torch.empty(0),
+                                                               tokens))
+    for row in range(len(picks)):  # whatever the others are
+        alone = torch.ops.caption_ros.attend(query[row:row + 1, -1:].contiguous(), seen,
+                                             some[row:row + 1], keep[row:row + 1], tokens)
+        assert torch.equal(alone[0, 0], found[row, -1])
+
+
+@has_kernels
+@has_attention
+def test_scores_far_apart_and_what_is_no_number():
+    both, seen = _seen(1, 40, 1, 8)
+    query = (1000 * torch.randn(1, 5, 1, 8)).bfloat16()
+    pick, keep = torch.zeros(1, dtype=torch.long), torch.zeros(1, 40)
+    attend = torch.ops.caption_ros.attend
+    assert _error(attend(query, seen, pick, keep, 40), _attention(query, both, [0], keep)) < 0.004
+    broken = query.clone()
+    broken[0, 2, 0, 3] = float('nan')
+    found = attend(broken, seen, pick, keep, 40)
+    assert not torch.isfinite(found[0, 2]).any() and torch.isfinite(found[0, [0, 1, 3, 4]]).all()
+    # With nothing to look at there is no mean, as in torch.
+    assert not torch.isfinite(attend(query, seen, pick, keep - float('inf'), 40)).any()
+
+
+@has_kernels
+@has_attention
+def test_keys_values_and_queries_that_do_not_fit_are_refused():
+    both, seen = _seen(2, 9, 2, 8)
+    query, picks = torch.zeros(3, 1, 2, 8).bfloat16(), torch.tensor([0, 1, 1])
+    keep = torch.empty(0)
+    order, attend = torch.ops.caption_ros.order_seen, torch.ops.caption_ros.attend
+    for wrong in (both[:1], both[:, :8], both[:, :, :1], both.float(), both.transpose(0, 1)):
+        with pytest.raises(RuntimeError, match='keys and values|place does not fit'):
+            order(wrong, seen)
+    for wrong in (seen[:, :, 1:], seen[:1].contiguous(), seen.float(), seen[:, :1].contiguous()):
+        with pytest.raises(RuntimeError, match='place does not fit'):
+            order(both, wrong)
+    attend(query, seen, picks, keep, 9)
+    for wrong in ((query.float(), seen, picks, keep, 9), (query[0], seen, picks, keep, 9),
+                  (query, seen, picks - 1, keep, 9), (query, seen, picks + 1, keep, 9),
+                  (query, seen, picks[:2], keep, 9), (query, seen, picks.int(), keep, 9),
+                  (query, seen, picks, torch.zeros(3, 8), 9), (query, seen, picks, keep, 70),
+                  (query, seen, picks, keep, 0), (query, seen, picks, keep, -1),
+                  (query[..., :4].contiguous(), seen, picks, keep, 9)):
+        with pytest.raises(RuntimeError, match='query must|picks must|does not fit|as many'):
+            attend(*wrong)
 
 
 def test_only_what_the_kernels_take_fits():

@@ -52,6 +52,7 @@ def test_a_packed_layer_computes_what_the_layer_does(layer, kind, error):
             assert (found - wanted).abs().max() < error * wanted.abs().max()
 
 
+@pytest.mark.usefixtures('layers')
 @pytest.mark.parametrize('has_bias', [False, True])
 def test_a_screened_head_gives_the_likeliest_in_full_and_the_rest_nearly(has_bias):
     torch.manual_seed(1)
@@ -97,6 +98,7 @@ def test_all_linear_layers_of_a_model_are_packed_and_nothing_else():
     assert as_linear(model[2]) is model[2]
 
 
+@pytest.mark.usefixtures('layers')
 @pytest.mark.parametrize('make', [tiny_checkpoints.vit_gpt2, tiny_checkpoints.beit_bert,
                                   tiny_checkpoints.blip], ids=['gpt2', 'bert', 'blip'])
 @pytest.mark.parametrize('beams', [1, 3])
@@ -115,6 +117,7 @@ def test_a_packed_model_says_what_the_plain_one_says(make, beams, tmp_path, monk
         [caption.score for caption in wanted], rel=1e-3)
 
 
+@pytest.mark.usefixtures('layers')
 @pytest.mark.parametrize('make', [tiny_checkpoints.vit_gpt2, tiny_checkpoints.blip],
                          ids=['gpt2', 'blip'])
 def test_int8_is_close_to_float32_and_called_by_its_name(make, tmp_path):
@@ -128,6 +131,7 @@ def test_int8_is_close_to_float32_and_called_by_its_name(make, tmp_path):
         assert other.score == pytest.approx(one.score, abs=0.1)
 
 
+@pytest.mark.usefixtures('layers')
 @packs_bfloat16
 def test_with_amx_keys_of_the_image_are_in_bfloat16_whatever_the_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, 'has_amx', lambda: True)
@@ -146,6 +150,7 @@ def test_with_amx_keys_of_the_image_are_in_bfloat16_whatever_the_decoder(tmp_pat
         assert caption_frame(RGB, LABELS, captioner, CaptionOptions(max_new_tokens=3))
 
 
+@pytest.mark.usefixtures('layers')
 @packs_bfloat16
 @pytest.mark.parametrize('beams', [1, 2])
 def test_with_amx_what_looks_is_in_bfloat16_beside_int8(beams, tmp_path, monkeypatch):
@@ -177,6 +182,7 @@ def test_with_amx_and_a_torch_that_cannot_pack_all_is_in_int8(tmp_path, monkeypa
     assert caption_frame(RGB, LABELS, coarse, CaptionOptions(max_new_tokens=2))
 
 
+@pytest.mark.usefixtures('layers')
 def test_a_rounded_copy_takes_and_gives_float32_and_leaves_the_packed_as_it_was():
     model = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 48), nn.GELU()).to(torch.bfloat16)
     pack_linears(model)

@@ -88,6 +88,7 @@ def test_it_attends_as_torch_does(tokens):
     assert (found - wanted).abs().max() < 0.03 * wanted.abs().max()
 
 
+@pytest.mark.usefixtures('layers')
 @packs_bfloat16
 @pytest.mark.parametrize('kind', ['vit', 'blip'])
 def test_beside_weights_of_int8_attention_is_narrowed(kind, monkeypatch):

@@ -63,6 +63,7 @@ class _Passes:
         monkeypatch.setattr(torch.jit, 'script', lambda module: module)
 
 
+@pytest.mark.usefixtures('layers')
 @pytest.mark.parametrize('given', [[START], [START, 7, 9]], ids=['plain', 'prompt'])
 @pytest.mark.parametrize('masked', [False, True])
 @pytest.mark.parametrize('rows', LOOKS)
@@ -347,6 +348,7 @@ def test_the_last_word_stays_within_rounding_and_a_twentieth(dtype, level, less,
     assert found == (other if stays else first)
 
 
+@pytest.mark.usefixtures('layers')
 @packs_bfloat16
 @pytest.mark.parametrize('amx', [False, True])
 @pytest.mark.parametrize('rows', LOOKS)
@@ -362,6 +364,7 @@ def test_the_same_again_in_bfloat16(rows, amx, monkeypatch):
     assert sum(one == other for one, other in zip(first.tokens, again.tokens)) >= len(rows) - 1
 
 
+@pytest.mark.usefixtures('layers')
 @pytest.mark.parametrize('rows', LOOKS)
 def test_the_same_again_in_int8(rows):
     model = _decoder(2)
