@@ -55,6 +55,7 @@ class VisionTextCaptioner(BaseCaptioner):
             class_tokens: Encoder tokens before the patches.
         """
         super().__init__(name, model, focus_modes=focus_modes, device=device)
+        self._encoder_dtype = self._decoder_dtype = self._dtype
         if self.decoder_part:
             parts = [model.get_submodule(part) for part in (self.encoder_part, self.decoder_part)]
             self._encoder_dtype, self._decoder_dtype = (part.dtype for part in parts)
@@ -138,16 +139,16 @@ class VisionTextCaptioner(BaseCaptioner):
         """Return pixels of so many images to try the encoder with."""
         import torch
 
-        channels = 4 if 'alpha' in self.focus_modes else 3
-        return torch.linspace(-1, 1, count)[:, None, None, None].repeat(
-            1, channels, *self._view.size)
+        pixels = torch.linspace(-1, 1, count)[:, None, None, None]
+        if 'alpha' in self.focus_modes:
+            return pixels.repeat(1, 4, *self._view.size).to(self._encoder_dtype)
+        return pixels.repeat(1, 3, *self._view.size)
 
-    def _encoded(self, pixels: Sequence[Any]) -> Any:
-        """Return encoder states (images, tokens, width) of each image's pixels (3 or 4, H, W)."""
+    def _encoded(self, batch: Any) -> Any:
+        """Return encoder states (images, tokens, width) of pixels (images, 3 or 4, H, W)."""
         import torch
 
         encode: Callable[[Any], Any] = self._compiled or self._traced or self._encode
-        batch = torch.stack(list(pixels))
         if self.device != 'cpu' or self._compiled is not None:
             return encode(batch)
         if self._is_small:
@@ -165,14 +166,16 @@ class VisionTextCaptioner(BaseCaptioner):
 
         if focus in ('alpha', 'crop'):
             look = self._with_alpha if focus == 'alpha' else self._crops
-            pixels, rows = [], []
+            pixels, rows, count = [], [], 0
             for rgb, regions in frames:
                 seen = {id(region): region for region in regions}  # one may come several times
-                places = {key: len(pixels) + i for i, key in enumerate(seen)}
+                places = {key: count + i for i, key in enumerate(seen)}
                 rows.extend(places[id(region)] for region in regions)
-                pixels.extend(look(rgb, list(seen.values())))
-            return self._decode(self._encoded(pixels), rows, None, options)
-        hidden = self._encoded([self._view.pixels(rgb) for rgb, _ in frames])
+                pixels.append(look(rgb, list(seen.values())))
+                count += len(seen)
+            batch = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
+            return self._decode(self._encoded(batch), rows, None, options)
+        hidden = self._encoded(torch.stack([self._view.pixels(rgb) for rgb, _ in frames]))
         rows = [i for i, (_, regions) in enumerate(frames) for _ in regions]
         wanted = [region for _, regions in frames for region in regions]
         if all(region is None for region in wanted):
@@ -180,16 +183,21 @@ class VisionTextCaptioner(BaseCaptioner):
         mask = torch.from_numpy(self._token_mask(wanted)).to(self.device)
         return self._decode(hidden, rows, mask, options)
 
-    def _crops(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> list[Any]:
-        """Return pixels (3, H, W) of each region's crop."""
-        return [self._view.pixels(rgb if region is None else cropped(rgb, region))
-                for region in regions]
-
-    def _with_alpha(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
-        """Return pixels (regions, 4, H, W); the picture is prepared once for all."""
+    def _crops(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
+        """Return pixels (regions, 3, H, W) of each region's crop."""
         import torch
 
-        batch = torch.empty(len(regions), 4, *self._view.size)
+        return torch.stack([self._view.pixels(rgb if region is None else cropped(rgb, region))
+                            for region in regions])
+
+    def _with_alpha(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region | None]) -> Any:
+        """Return pixels (regions, 4, H, W); the picture is prepared once for all.
+
+        In the encoder's number type, as sixteen pictures in float32 are no small matter.
+        """
+        import torch
+
+        batch = torch.empty(len(regions), 4, *self._view.size, dtype=self._encoder_dtype)
         batch[:, :3] = self._view.pixels(rgb)
         for row, region in zip(batch, regions):
             alpha = self._alphas.get(region)
