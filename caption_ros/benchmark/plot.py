@@ -37,7 +37,12 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     # Whiskers go from a median: a ratio of medians may lie outside of the rounds' own range.
     below = [max(row['ratio'] - row['low'], 0) for row in rows]
     above = [max(row['high'] - row['ratio'], 0) for row in rows]
-    axes[0].barh([row['what'] for row in rows], middle, xerr=[below, above], capsize=4)
+    axes[0].barh([row['what'] for row in rows], middle, xerr=[below, above], capsize=4,
+                 color=['C1' if row['what'].endswith(', again') else 'C0' for row in rows])
+    for place, row in enumerate(rows):
+        axes[0].annotate(f' {row["ratio"]:.1f}', (max(row['high'], row['ratio']), place),
+                         xytext=(4, 0), textcoords='offset points', va='center')
+    axes[0].margins(x=0.15)
     axes[0].invert_yaxis()  # the first on top
     axes[0].axvline(1, color='black', linewidth=0.8)
     axes[0].set_xlabel('times as fast as published code')

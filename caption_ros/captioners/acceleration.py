@@ -93,9 +93,9 @@ def prepare(acceleration: Acceleration, device: str,
     on_rocm = device != 'cpu' and torch_build() == 'rocm'
     facts = {'attention': acceleration.attention, 'compile': acceleration.compile}
     if device == 'cpu':
-        from caption_ros.captioners.kernels import keep_kernels_in
+        from caption_ros.captioners.kernels import keep_kernels_as
 
-        keep_kernels_in(acceleration.folder(env))
+        keep_kernels_as(acceleration)
     unused = [name for name in ('tunable_op', 'miopen_find_mode')
               if getattr(acceleration, name) not in ('none', 'auto')]
     problem = ''

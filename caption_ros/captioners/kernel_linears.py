@@ -62,9 +62,9 @@ class KernelInt8Linear(nn.Module):
         self.outs = len(weight)
         weight = weight.detach().float()
         self.scales = (weight.abs().amax(1) / 127).clamp(min=1e-12)
-        rounded = (weight / self.scales[:, None]).round().clamp(-127, 127)
+        rounded = (weight / self.scales[:, None]).round_().clamp_(-127, 127)  # once in memory
         self.totals = rounded.sum(1)
-        self.weight = _in_order((rounded + 128).to(torch.uint8), 4)
+        self.weight = _in_order(rounded.add_(128).to(torch.uint8), 4)
         self.bias = _floats(bias, self.outs)
 
     def forward(self, x: Tensor) -> Tensor:

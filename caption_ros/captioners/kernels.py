@@ -20,6 +20,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from caption_ros.captioners.acceleration import Acceleration
 from caption_ros.captioners.devices import has_avx512_bfloat16, has_vnni
 
 SWITCH = 'CAPTION_ROS_KERNELS'  # in the environment
@@ -31,7 +32,7 @@ _SECONDS = 120  # for the compiler
 _TURN = threading.Lock()
 
 log = logging.getLogger(__name__)
-_folder: Path | None = None  # see keep_kernels_in()
+_acceleration: Acceleration | None = None  # see keep_kernels_as()
 _state: dict[str, str] = {}  # why there are none, once it is known
 
 
@@ -42,10 +43,10 @@ def has_kernel(name: str) -> bool:
     return hasattr(torch.ops.caption_ros, name)
 
 
-def keep_kernels_in(folder: Path) -> None:
-    """Set the folder of compiled kernels, which load_kernels() makes if it does not exist."""
-    global _folder
-    _folder = folder
+def keep_kernels_as(acceleration: Acceleration) -> None:
+    """Set what names the folder of compiled kernels, which load_kernels() makes if need be."""
+    global _acceleration
+    _acceleration = acceleration
 
 
 def kernels_state() -> str:
@@ -59,12 +60,10 @@ def load_kernels() -> str:
     Returns:
         Why this process has no kernels; empty if it has. The first answer stays.
     """
-    from caption_ros.captioners.acceleration import Acceleration
-
     with _TURN:
         if 'why not' not in _state:
             try:
-                _state['why not'] = _load(_folder or Acceleration().folder())
+                _state['why not'] = _load((_acceleration or Acceleration()).folder())
             except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                 _state['why not'] = ' '.join(str(error).split())[-300:] or type(error).__name__
             if _state['why not']:

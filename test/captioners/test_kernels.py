@@ -13,6 +13,7 @@ from torch import nn
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import kernels, linears, load_captioner, loading
+from caption_ros.captioners.acceleration import Acceleration
 from caption_ros.captioners.devices import has_avx512_bfloat16, has_vnni
 from caption_ros.captioners.kernel_linears import (
     KernelInt8Linear,
@@ -288,9 +289,9 @@ def _load_apart(folder, **env):
     """Load the kernels in a process of its own; return its last line and its log."""
     done = subprocess.run([sys.executable, '-c', (
         'import logging, sys; logging.basicConfig(level=logging.INFO)\n'
-        'from pathlib import Path\n'
         'from caption_ros.captioners import kernels\n'
-        'kernels.keep_kernels_in(Path(sys.argv[1]))\n'
+        'from caption_ros.captioners.acceleration import Acceleration\n'
+        'kernels.keep_kernels_as(Acceleration(cache_folder=sys.argv[1]))\n'
         'why_not = kernels.load_kernels()\n'
         "print(why_not or 'loaded', kernels.has_kernel('linear_int8'))"), str(folder)],
         capture_output=True, text=True, timeout=120, env={**os.environ, **env}, check=True)
@@ -332,7 +333,8 @@ def test_a_compiler_that_fails_leaves_torchs_layers(broken, tmp_path, monkeypatc
     monkeypatch.setattr(shutil, 'which', lambda name: str(compiler))
     monkeypatch.setattr(kernels, '_SECONDS', 2)
     monkeypatch.setattr(kernels, '_state', {})
-    monkeypatch.setattr(kernels, '_folder', tmp_path / 'kept')
+    kept = Acceleration(cache_folder=str(tmp_path / 'kept'))
+    monkeypatch.setattr(kernels, '_acceleration', kept)
     why_not = load_kernels()
     assert 'timed out' in why_not if 'sleep' in broken else 'ended with 1' in why_not
     assert 'echo' not in broken or 'of some kind' in why_not
@@ -362,9 +364,14 @@ def test_why_there_are_no_kernels_is_told(tmp_path, monkeypatch):
     kept.chmod(0o722)
     assert f'{kept} can be written to by others' in kernels._load(tmp_path)
     (tmp_path / 'file').touch()
-    monkeypatch.setattr(kernels, '_state', {})
-    monkeypatch.setattr(kernels, '_folder', tmp_path / 'file' / 'kernels')
-    assert 'Not a directory' in load_kernels()
+    for folder, why in (('file', 'Not a directory'), ('', 'home directory')):
+        monkeypatch.setattr(kernels, '_state', {})
+        monkeypatch.setattr(kernels, '_acceleration', Acceleration(
+            cache_folder=folder and str(tmp_path / 'file' / 'kernels')))
+        monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+        monkeypatch.delenv('HOME', raising=False)
+        monkeypatch.setattr(os, 'getuid', lambda: 123_456)  # whom nobody knows
+        assert why in load_kernels()
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
