@@ -89,9 +89,7 @@ class BaseCaptioner:
         self.dtype = number_type(model)
         self._model = model
         self.batches = Batches(name, device)
-        # Whether it would compute by kernels, if there were any.
-        self._by_kernels = device == 'cpu' and any(
-            module.packed_dtype in ('bfloat16', 'int8') for module in packed)
+        self._is_packed = bool(packed)
         # Threads that wait for each other gain a small model nothing, and lose it several times
         # its own time as soon as camera and segmenter want the cores too.
         self._is_small = device == 'cpu' and _SMALL > (
@@ -119,7 +117,7 @@ class BaseCaptioner:
 
     def facts(self) -> dict[str, str]:
         """Return how the model computes, by name, for diagnostics."""
-        kernels = {'kernels': kernels_state()} if self._by_kernels else {}
+        kernels = {'kernels': kernels_state()} if self._is_packed else {}
         return self._prepared.facts | kernels | {
             'captions in a batch at most': str(self.batches.limit or 'no limit'),
             'batches out of memory': str(self.batches.halvings)}

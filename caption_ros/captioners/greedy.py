@@ -38,6 +38,7 @@ _TOGETHER = 12
 _TOGETHER_BFLOAT16 = 3
 _KEPT = 64_000_000  # bytes of keys and values of images whose memory is used again
 _SLACK = {torch.bfloat16: 2**-7, torch.float16: 2**-10}  # a step of each
+_ALL = 512  # tokens; no caption may be longer
 _BERTS = ('BertLMHeadModel', 'BlipTextLMHeadModel')
 # What a generation config may say without a word of the greedy caption changing.
 _HARMLESS = frozenset((
@@ -159,7 +160,7 @@ class GreedySearch:
             scores.append(float(row_chances[:len(said[-1])].mean().exp().clamp(0, 1)))
         if recall:
             # All at once, unless most of it was wrong this time.
-            trust = max_new_tokens if 2 * right[0] >= tried[0] else max(2, right[0] + 1)
+            trust = _ALL if 2 * right[0] >= tried[0] else max(2, right[0] + 1)
             self._recall.keep(given, features, said, trust)
         return Decoded(tokens, scores)
 

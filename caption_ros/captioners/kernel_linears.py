@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _OUTS = 64  # outputs whose weights lie side by side
+_SLICE = 64 * _OUTS  # outputs to round at a time
 _MOST_INS = 32_768  # for which sums of 8-bit products fit into 32 bits
 
 
@@ -59,17 +60,21 @@ class KernelInt8Linear(nn.Module):
         super().__init__()
         self.packed_numbers = weight.numel()
         self.packed_dtype = 'int8'
+        self.weight = None  # some models ask their layers for its number type
         self.outs = len(weight)
-        weight = weight.detach().float()
-        self.scales = (weight.abs().amax(1) / 127).clamp(min=1e-12)
-        rounded = (weight / self.scales[:, None]).round_().clamp_(-127, 127)  # once in memory
-        self.totals = rounded.sum(1)
-        self.weight = _in_order(rounded.add_(128).to(torch.uint8), 4)
+        scales, totals, packed = [], [], []
+        for part in weight.detach().split(_SLICE):  # a vocabulary takes a lot of memory in float32
+            part = part.float()
+            scales.append((part.abs().amax(1) / 127).clamp(min=1e-12))
+            rounded = (part / scales[-1][:, None]).round_().clamp_(-127, 127)
+            totals.append(rounded.sum(1))
+            packed.append(_in_order(rounded.add_(128).to(torch.uint8), 4))
+        self.scales, self.totals, self.packed = map(torch.cat, (scales, totals, packed))
         self.bias = _floats(bias, self.outs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
-        return torch.ops.caption_ros.linear_int8(x.contiguous(), self.weight, self.scales,
+        return torch.ops.caption_ros.linear_int8(x.contiguous(), self.packed, self.scales,
                                                  self.totals, self.bias, self.outs)
 
 

@@ -8,12 +8,13 @@ the same in more time.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
 import platform
-import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -79,6 +80,8 @@ def _load(folder: Path) -> str:
     kinds = _kinds()
     if not kinds:
         return 'this CPU has neither AVX512-BF16 nor AVX512-VNNI'
+    if torch.__version__ < '2.10':
+        return f'torch {torch.__version__} is older than 2.10, which they need'
     compiler = next(filter(None, map(shutil.which, ('c++', 'g++', 'clang++'))), None)
     if compiler is None:
         return 'no C++ compiler was found: install g++ for faster captions'
@@ -87,20 +90,14 @@ def _load(folder: Path) -> str:
     path = folder / f'kernels-{_fingerprint(command)}.so'
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    for is_new in (False, True):
-        if is_new or not path.is_file():
-            log.info('compiling kernels for this CPU, once')
-            _compile(command, path)
-        # Whoever may write there may have his code run here.
-        if why_not := _is_open(folder) or _is_open(path):
-            return why_not
+    if path.exists():
         try:
-            torch.ops.load_library(str(path))
-            break
+            return _open(path)
         except OSError:  # cut off, such as by a full disk
-            if is_new:
-                raise
-    return ''
+            pass
+    log.info('compiling kernels for this CPU, once')
+    _compile(command, path)
+    return _open(path)
 
 
 def _kinds() -> list[str]:
@@ -123,32 +120,47 @@ def _fingerprint(command: list[str]) -> str:
     """Return a name for all that a library depends on."""
     import torch
 
-    version = subprocess.run([command[0], '--version'], capture_output=True, timeout=_SECONDS,
-                             check=True, stdin=subprocess.DEVNULL).stdout
-    told = (torch.__version__.encode(), version, *map(str.encode, command), _SOURCE.read_bytes())
-    return hashlib.sha256(b'\0'.join(told)).hexdigest()[:16]
+    told = (torch.__version__, _run([command[0], '--version']), *command, _SOURCE.read_text())
+    return hashlib.sha256('\0'.join(told).encode()).hexdigest()[:16]
+
+
+def _run(command: list[str]) -> str:
+    """Return what a command prints; it and all it has started end in time."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, errors='replace',
+                          env={**os.environ, 'LC_ALL': 'C'}, start_new_session=True) as process:
+        try:
+            printed, complained = process.communicate(timeout=_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        errors = [line for line in complained.splitlines() if 'error' in line]
+        raise RuntimeError(f'{command[0]} ended with {process.returncode}: '
+                           f'{(errors or [complained])[0]}')
+    return printed
 
 
 def _compile(command: list[str], path: Path) -> None:
     """Compile, and put the result in its place at once: others may be doing the same."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        done = subprocess.run([*command, '-o', str(made)], capture_output=True, text=True,
-                              timeout=_SECONDS, stdin=subprocess.DEVNULL, errors='replace')
-        if done.returncode:
-            errors = [line for line in done.stderr.splitlines() if 'error' in line]
-            raise RuntimeError(f'{shlex.join(command[:1])} ended with {done.returncode}: '
-                               f'{(errors or [done.stderr])[0]}')
+        _run([*command, '-o', str(made)])
         made.chmod(0o700)
         with made.open('rb') as file:
             os.fsync(file.fileno())  # or its name may outlive what it holds
         os.replace(made, path)
 
 
-def _is_open(path: Path) -> str:
-    """Say of a file or folder that others may write to it; empty if not."""
-    state = path.stat()
-    if state.st_uid in (os.geteuid(), 0) and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return ''
-    return (f'{path} can be written to by others than this user: remove their right, or set '
-            'cache_folder to a folder that is yours')
+def _open(path: Path) -> str:
+    """Load a library that nobody else can have written; return why not, if so."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        state = os.fstat(file)
+        if state.st_uid not in (os.geteuid(), 0) or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return (f'{path} can be written to by others than this user: remove it, or set '
+                    'cache_folder to a folder that is yours')
+        ctypes.CDLL(f'/proc/self/fd/{file}')  # and not by a name that may be another's by now
+    finally:
+        os.close(file)
+    return ''

@@ -131,8 +131,7 @@ def load_fast(load: Callable[[Any], Any], folder: Path, device: str, dtype: str,
         model.get_submodule(encoder).to(torch.bfloat16)
     # A small model fits into the cache, where packing gains nothing.
     if int8 or (device == 'cpu' and size >= LARGE and number is not torch.float16):
-        if int8 or number is torch.bfloat16:
-            load_kernels()
+        load_kernels()  # in float32 for drafts
         looking = re.compile(rf'^{re.escape(encoder)}\.|{_KEYS_OF_IMAGE}') if encoder else None
         pack_linears(model, int8=int8, looking=looking, wide=wide)
     # A caption's token is too little work for bfloat16 to pay in a small decoder; an image is not.

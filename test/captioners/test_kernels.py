@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import tiny_checkpoints
 import torch
 from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
 
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import kernels, linears, load_captioner, loading
@@ -282,7 +284,7 @@ def test_few_rows_go_through_kernels(make, dtype, amx, kinds, rgb, tmp_path, mon
     assert captioner.caption(rgb, [None], CaptionOptions(max_new_tokens=5))
     assert captioner.caption(rgb, [None], CaptionOptions(max_new_tokens=5, num_beams=2))
     kept = captioner.facts().get('kernels')
-    assert kept == (None if dtype == 'float32' else 'compiled for this CPU')
+    assert kept == 'compiled for this CPU'
 
 
 def _load_apart(folder, **env):
@@ -322,7 +324,7 @@ def test_kernels_that_were_cut_off_are_compiled_anew(tmp_path):
 
 @has_kernels
 @pytest.mark.parametrize('broken', ['exit 1', 'echo "x.cpp:1:1: error: of some kind" >&2; exit 1',
-                                    'sleep 999'])
+                                    'sleep 987'])
 def test_a_compiler_that_fails_leaves_torchs_layers(broken, tmp_path, monkeypatch):
     tools = tmp_path / 'tools'
     tools.mkdir()
@@ -340,6 +342,17 @@ def test_a_compiler_that_fails_leaves_torchs_layers(broken, tmp_path, monkeypatc
     assert 'echo' not in broken or 'of some kind' in why_not
     assert not list((tmp_path / 'kept' / 'cpu').iterdir())
     assert kernels.kernels_state() == why_not
+    if 'sleep' in broken:  # nor is what it has started
+        assert not any(b'sleep\x00987' in path.read_bytes() for path in _command_lines())
+
+
+def _command_lines():
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            path.read_bytes()
+        except OSError:  # it has just ended
+            continue
+        yield path
 
 
 @has_kernels
@@ -347,6 +360,7 @@ def test_why_there_are_no_kernels_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv(kernels.SWITCH, 'off')
     assert kernels._load(tmp_path) == 'CAPTION_ROS_KERNELS is off'
     monkeypatch.delenv(kernels.SWITCH)
+    monkeypatch.setattr(kernels.ctypes, 'CDLL', lambda path: None)  # this process has them
     with monkeypatch.context() as patch:
         patch.setattr(shutil, 'which', lambda name: None)
         assert 'install g++' in kernels._load(tmp_path)
@@ -354,15 +368,24 @@ def test_why_there_are_no_kernels_is_told(tmp_path, monkeypatch):
         patch.setattr(kernels, 'has_vnni', lambda: False)
         patch.setattr(kernels, 'has_avx512_bfloat16', lambda: False)
         assert 'neither AVX512-BF16 nor AVX512-VNNI' in kernels._load(tmp_path)
-    monkeypatch.setattr(kernels, '_compile', lambda command, path: path.touch(0o700))
-    for mode in (0o770, 0o707):
-        (tmp_path / 'cpu').mkdir(exist_ok=True)
-        (tmp_path / 'cpu').chmod(mode)
-        assert f'{tmp_path}/cpu can be written to by others' in kernels._load(tmp_path)
-    (tmp_path / 'cpu').chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.9.1+cpu'))
+        assert kernels._load(tmp_path) == 'torch 2.9.1+cpu is older than 2.10, which they need'
+    kernels._load(tmp_path)
     kept, = (tmp_path / 'cpu').iterdir()
-    kept.chmod(0o722)
-    assert f'{kept} can be written to by others' in kernels._load(tmp_path)
+    assert kept.stat().st_mode & 0o777 == kept.parent.stat().st_mode & 0o777 == 0o700
+    for mode in (0o720, 0o702):
+        kept.chmod(mode)
+        assert f'{kept} can be written to by others' in kernels._load(tmp_path)
+    kept.chmod(0o700)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'geteuid', lambda: 54_321)
+        if os.getuid():
+            assert f'{kept} can be written to by others' in kernels._load(tmp_path)
+    kept.rename(tmp_path / 'elsewhere')
+    kept.symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(OSError, match='symbolic links'):
+        kernels._open(kept)
     (tmp_path / 'file').touch()
     for folder, why in (('file', 'Not a directory'), ('', 'home directory')):
         monkeypatch.setattr(kernels, '_state', {})
@@ -372,6 +395,22 @@ def test_why_there_are_no_kernels_is_told(tmp_path, monkeypatch):
         monkeypatch.delenv('HOME', raising=False)
         monkeypatch.setattr(os, 'getuid', lambda: 123_456)  # whom nobody knows
         assert why in load_kernels()
+
+
+@pytest.mark.usefixtures('layers')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_layers_that_are_asked_for_their_weights_type_work(dtype):
+    """T5 turns its inputs into the type of a layer's weights."""
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(T5Config(
+        vocab_size=40, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2,
+        decoder_start_token_id=0)).to(dtype).eval()
+    asked = {'input_ids': torch.arange(1, 9)[None], 'decoder_input_ids': torch.tensor([[0, 5, 7]])}
+    with torch.inference_mode():
+        wanted = model(**asked).logits
+        linears.pack_linears(model, int8=dtype == torch.float32)
+        found = model(**asked).logits
+    assert _error(found, wanted.double()) < 0.05
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
