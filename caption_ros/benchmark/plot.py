@@ -42,7 +42,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     for place, row in enumerate(rows):
         axes[0].annotate(f' {row["ratio"]:.1f}', (max(row['high'], row['ratio']), place),
                          xytext=(4, 0), textcoords='offset points', va='center')
-    axes[0].margins(x=0.15)
+    axes[0].margins(x=0.25)  # for the numbers
     axes[0].invert_yaxis()  # the first on top
     axes[0].axvline(1, color='black', linewidth=0.8)
     axes[0].set_xlabel('times as fast as published code')
