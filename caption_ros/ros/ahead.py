@@ -82,14 +82,18 @@ class LookAhead:
 
     def _run(self) -> None:
         while self._wait():
-            began_s = time.monotonic()
-            options = self._options()
-            for frame in self._mailbox.peek_all():
-                look = Look(frame, options)
-                with self._changed:
-                    self._looks[frame.camera] = look
-                look.see(self._prepare)
-                self._looked_s = time.monotonic() - began_s
+            self._look()
+
+    def _look(self) -> None:
+        # Not in the loop: its variables would keep the last image while it waits.
+        began_s = time.monotonic()
+        options = self._options()
+        for frame in self._mailbox.peek_all():
+            look = Look(frame, options)
+            with self._changed:
+                self._looks[frame.camera] = look
+            look.see(self._prepare)
+            self._looked_s = time.monotonic() - began_s
 
     def _prepare(self, look: Look) -> None:
         # A captioner of the user's own may have none; what is wrong shows when it captions.

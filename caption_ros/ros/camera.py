@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 _COUNTS = ('images received', 'masks received', 'bad frames', 'images with stamp 0',
            'masks scaled', 'regions left out', 'frames replaced by a newer one',
-           'frames skipped as unchanged', 'images lost in transport', 'masks lost in transport')
+           'frames skipped as unchanged', 'images lost in transport', 'masks lost in transport',
+           'images replaced unread', 'masks replaced unread')
 
 
 class Camera:
@@ -248,7 +249,8 @@ class Camera:
         return FollowingSubscription(
             self._node, kind, topic, take,
             lambda count: self.counters.add(f'{what} lost in transport', count), self._reader,
-            raw=is_image)
+            raw=is_image,
+            on_unread=lambda count: self.counters.add(f'{what} replaced unread', count))
 
     def _on_image(self, message: Any) -> None:
         self.intake.on_image(message)

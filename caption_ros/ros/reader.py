@@ -56,15 +56,20 @@ class Reader:
         self._logger = node.get_logger()
         self.group = _NoExecutor()
         self._lock = threading.Lock()
-        self._callbacks: dict[Subscription, Callable[[Any], None]] = {}
+        self._callbacks: dict[Subscription, Callable[[Any, dict[str, Any]], None]] = {}
         self._closed = False
         self._changed = GuardCondition(None, None, context=self._context)
         self._context.on_shutdown(self._wake)
         self._thread = threading.Thread(target=self._run, name='reader', daemon=True)
         self._thread.start()
 
-    def add(self, subscription: Subscription, callback: Callable[[Any], None]) -> None:
-        """Hand a subscription's messages to a callback, on the reader's thread, from now on."""
+    def add(self, subscription: Subscription,
+            callback: Callable[[Any, dict[str, Any]], None]) -> None:
+        """Hand a subscription's messages to a callback, on the reader's thread, from now on.
+
+        It takes the message and what rclpy tells of it: by name its times, its publisher and the
+        number that this one gave it.
+        """
         with self._lock:
             self._callbacks[subscription] = callback
         self._wake()
@@ -124,7 +129,8 @@ class Reader:
             held.enter_context(self._context.handle)
             self._read_from(callbacks)
 
-    def _read_from(self, callbacks: dict[Subscription, Callable[[Any], None]]) -> None:
+    def _read_from(self,
+                   callbacks: dict[Subscription, Callable[[Any, dict[str, Any]], None]]) -> None:
         # Events as well: an executor that waits for them is woken by each message, too.
         events = [event for subscription in callbacks for event in subscription.event_handlers]
         wait_set = rclpy_implementation.WaitSet(
@@ -149,11 +155,12 @@ class Reader:
                     if data:
                         event.callback(data)
 
-    def _take(self, subscription: Subscription, callback: Callable[[Any], None]) -> None:
+    def _take(self, subscription: Subscription,
+              callback: Callable[[Any, dict[str, Any]], None]) -> None:
         try:
             taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if taken is not None:
-                callback(taken[0])
+                callback(*taken)
         except Exception as error:
             if isinstance(error, InvalidHandle) and subscription not in self._callbacks:
                 return  # closed while a message of another was in work

@@ -19,6 +19,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from caption_ros.ros.reader import Reader
 
 _DEPTH = 10
+_PUBLISHERS = 64  # whose last numbers are remembered
 
 
 class FollowingSubscription:
@@ -32,6 +33,8 @@ class FollowingSubscription:
         on_lost: Takes the number of messages that the transport lost since the last call.
         reader: Takes the messages.
         raw: Hand the serialized bytes on instead of a message.
+        on_unread: Takes the number of messages that newer ones replaced before they were read;
+            on the reader's thread, when the next one comes. Not known of every middleware.
 
     Attributes:
         topic: The topic, remapped.
@@ -44,11 +47,15 @@ class FollowingSubscription:
 
     def __init__(self, node: Node, message_type: Any, topic: str,
                  callback: Callable[[Any], None], on_lost: Callable[[int], None],
-                 reader: Reader, *, raw: bool = False) -> None:
+                 reader: Reader, *, raw: bool = False,
+                 on_unread: Callable[[int], None] = lambda count: None) -> None:
         self._node = node
         self._message_type = message_type
         self._callback = callback
         self._on_lost = on_lost
+        self._on_unread = on_unread
+        self._numbers: dict[bytes, int] = {}  # of the last message, by publisher
+        self._missing = 0  # messages that the last one came without, less those told as lost
         self._reader = reader
         self._raw = raw
         self._topic = topic
@@ -75,7 +82,8 @@ class FollowingSubscription:
             self.close()
             self.reliable = wanted
             self._subscription = self._subscribe()
-            self._reader.add(self._subscription, self._callback)
+            self._numbers.clear()
+            self._reader.add(self._subscription, self._on_message)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -83,6 +91,29 @@ class FollowingSubscription:
             self._reader.remove(self._subscription)
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+    def _on_message(self, message: Any, info: dict[str, Any]) -> None:
+        if self._missing > 0:  # the transport has had the time to tell what it lost
+            self._on_unread(self._missing)
+        missing = self._passed_over(info)
+        self._missing = missing + min(self._missing, 0) if missing else 0
+        self._callback(message)
+
+    def _on_message_lost(self, count: int) -> None:
+        self._missing -= count
+        self._on_lost(count)
+
+    def _passed_over(self, info: dict[str, Any]) -> int:
+        """Return how many messages of its publisher came between this one and the last."""
+        number = info.get('publication_sequence_number')
+        publisher = info.get('publisher_gid')
+        if number is None or publisher is None:
+            return 0
+        last = self._numbers.pop(publisher['data'], number - 1)
+        self._numbers[publisher['data']] = number
+        if len(self._numbers) > _PUBLISHERS:
+            del self._numbers[next(iter(self._numbers))]
+        return max(number - last - 1, 0)
 
     def _subscribe(self) -> Any:
         qos = QoSProfile(depth=_DEPTH, reliability=(
@@ -92,7 +123,7 @@ class FollowingSubscription:
                 self._message_type, self._topic, self._callback, qos,
                 callback_group=self._reader.group, raw=self._raw,
                 event_callbacks=SubscriptionEventCallbacks(
-                    message_lost=lambda event: self._on_lost(event.total_count_change)))
+                    message_lost=lambda event: self._on_message_lost(event.total_count_change)))
         except UnsupportedEventTypeError:  # of a middleware that does not count losses
             return self._node.create_subscription(
                 self._message_type, self._topic, self._callback, qos,

@@ -9,6 +9,7 @@ cores, each step of a model begins with a sleeping team to wake.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,12 +96,17 @@ class CaptionWorker:
         except Exception as error:  # whatever it is, who waits for the model gets it
             self._loaded.set_exception(error)
             return
+        # A model is hundreds of thousands of objects. To look for cycles among them takes 0.2 s,
+        # in which no image is read; and no cycle is to be found while the model is there.
+        gc.collect()
+        gc.freeze()
         self._loaded.set_result(captioner)
         ahead = LookAhead(self._mailbox, self._options, captioner)
         try:
             self._work(captioner, ahead)
         finally:
             ahead.close()
+            gc.unfreeze()
 
     def _work(self, captioner: Captioner, ahead: LookAhead) -> None:
         started_s = float('-inf')

@@ -230,6 +230,23 @@ def test_no_frame_is_captioned_twice_and_the_newest_wins(make_bench):
     assert bench.captioner.threads == {'captioner'}  # never in a subscription callback
 
 
+def test_images_that_newer_ones_replace_before_they_are_read_are_counted(make_bench):
+    bench = make_bench(describe='scene').start()
+    bench.advertise('image')
+    bench.send((1, 0))
+    bench.caption_of((1, 0))
+    with bench.node.cameras[''].intake._lock:  # the reader stands still
+        for second in range(2, 22):
+            bench.send((second, 0))
+        time.sleep(0.3)
+    bench.caption_of((21, 0))
+    bench.send((22, 0))
+    bench.caption_of((22, 0))
+    wait_for(lambda: bench.value('input', 'images received') == '13')  # one was in work
+    wait_for(lambda: bench.value('input', 'images replaced unread') == '9')
+    assert bench.value('input', 'images lost in transport') == '0'
+
+
 def test_max_rate_holds(make_bench):
     bench = make_bench(describe='scene', max_rate_hz=4.0).start()
     bench.advertise('image')

@@ -139,6 +139,72 @@ def test_lost_messages_are_told(node, reader):
     assert lost == [3]
 
 
+def test_messages_replaced_before_they_were_read_are_told(node, reader):
+    begun, go_on, heard, unread, lost = threading.Event(), threading.Event(), [], [], []
+
+    def take(message):
+        heard.append(int(message.data))
+        begun.set()
+        assert go_on.wait(10)
+    FollowingSubscription(node, String, 'one', take, lost.append, reader, on_unread=unread.append)
+    publisher = node.create_publisher(String, 'one', 50)
+    numbers = iter(range(1000))
+
+    def said():
+        publisher.publish(String(data=str(next(numbers))))
+        return begun.is_set()
+    assert _until(said)
+    for _ in range(40):  # more than wait
+        said()
+    go_on.set()
+    assert _until(lambda: said() and unread)
+    time.sleep(0.2)
+    said()
+    last = next(numbers) - 1
+    assert _until(lambda: heard[-1] == last)
+    assert sum(unread) >= 30 and not lost
+    assert len(heard) + sum(unread) == last - heard[0] + 1
+
+
+def test_messages_of_several_publishers_are_not_taken_for_gaps(node, reader):
+    heard, unread = [], []
+    FollowingSubscription(node, String, 'one', heard.append, lambda count: None, reader,
+                          on_unread=unread.append)
+    for _ in range(3):  # one after the other, and the first once more
+        _talk(node, 'one', heard)
+    publishers = [node.create_publisher(String, 'one', 10) for _ in range(2)]
+    for i in range(40):
+        count = len(heard)
+        publishers[i // 5 % 2].publish(String())
+        assert i < 5 or _until(lambda count=count: len(heard) > count)
+        time.sleep(0.01)
+    assert not unread
+
+
+@pytest.mark.parametrize('steps, told', [
+    (['1', '5', 'lost 3', '6', '7'], 0),
+    (['1', 'lost 3', '5', '6', '7'], 0),
+    (['1', '5', 'lost 2', '6', '7'], 1),
+    (['1', 'lost 2', '2', '6', '7'], 3),  # what was lost is another's
+    (['1', '5', '6', '7'], 3),
+    (['7', '1', '2', '3'], 0),  # its numbers begin again
+    (['-', '-', '-'], 0),  # a middleware without numbers
+])
+def test_what_the_transport_lost_was_not_replaced(node, reader, steps, told):
+    unread, lost = [], []
+    subscription = FollowingSubscription(node, String, 'one', lambda message: None, lost.append,
+                                         reader, on_unread=unread.append)
+    for step in steps:
+        if step.startswith('lost'):
+            subscription._on_message_lost(int(step.split()[1]))
+        else:
+            number = None if step == '-' else int(step)
+            subscription._on_message(String(), {'publication_sequence_number': number,
+                                                'publisher_gid': {'data': b'it'}})
+    assert sum(unread) == told
+    assert sum(lost) == sum(int(step.split()[1]) for step in steps if step.startswith('lost'))
+
+
 def test_a_context_that_shuts_down_waits_for_nobody_and_ends_the_reading():
     """It holds its lock while it destroys its nodes, whose readers must not ask it anything."""
     context = rclpy.Context()
