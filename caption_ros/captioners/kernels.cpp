@@ -173,6 +173,53 @@ void check_seen(const Tensor& seen, int64_t heads, const Head& head) {
                   "place does not fit the keys and values");
 }
 
+// A row of numbers in bfloat16; of float32 it is written to room.
+inline const uint16_t* narrow(const uint16_t* row, int64_t, uint16_t*) { return row; }
+inline const uint16_t* narrow(const float* row, int64_t count, uint16_t* room) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 mask = first(count - i);
+    _mm256_mask_storeu_epi16(room + i, mask,
+                             (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, row + i)));
+  }
+  return room;
+}
+
+// Numbers of the heads of images' tokens, and how far it is from one to the next of each.
+template <typename Type>
+struct Rows {
+  const Type* numbers;
+  int64_t image, token, head;
+  const Type* of(int64_t i, int64_t h) const { return numbers + i * image + h * head; }
+};
+
+// Puts the keys and values of a head in order, Head::size() numbers.
+template <typename Type>
+void order(const Head& head, const Type* key, int64_t key_row, const Type* value,
+           int64_t value_row, uint16_t* keys) {
+  uint16_t* values = keys + head.keys();
+  std::vector<uint16_t> room(2 * head.depth);
+  std::memset(keys, 0, head.size() * sizeof(*keys));
+  for (int64_t t = 0; t < head.tokens; t++) {
+    const uint16_t* one = narrow(key + t * key_row, head.depth, room.data());
+    uint16_t* place = keys + t / kOuts * kOuts * head.depth + t % kOuts * 2;
+    for (int64_t d = 0; d < head.depth; d += 2) std::memcpy(place + d * kOuts, one + d, 4);
+  }
+  for (int64_t t = 0; t < head.tokens; t += 2) {
+    const uint16_t* one = narrow(value + t * value_row, head.depth, room.data());
+    const bool has_other = t + 1 < head.tokens;
+    const uint16_t* other =
+        has_other ? narrow(value + (t + 1) * value_row, head.depth, room.data() + head.depth) : one;
+    for (int64_t d = 0; d < head.depth; d += kOuts) {
+      uint16_t* pair = values + (d / kOuts * head.pairs() + t / 2) * kOuts * 2;
+      const int64_t some = std::min(kOuts, head.depth - d);
+      for (int64_t i = 0; i < some; i++) {
+        const uint32_t both = one[d + i] | (has_other ? other[d + i] : 0u) << 16;
+        std::memcpy(pair + 2 * i, &both, sizeof(both));
+      }
+    }
+  }
+}
+
 // Puts keys and values, (images, tokens, 2, heads, depth) in bfloat16, in order into seen,
 // (images, heads, Head::size()) in bfloat16.
 void order_seen(const Tensor& both, Tensor seen) {
@@ -189,29 +236,7 @@ void order_seen(const Tensor& both, Tensor seen) {
     for (int64_t task = begin; task < end; task++) {
       const int64_t row = 2 * heads * head.depth;  // from one token to the next
       const uint16_t* key = from + task / heads * head.tokens * row + task % heads * head.depth;
-      const uint16_t* value = key + heads * head.depth;
-      uint16_t* keys = to + task * head.size();
-      uint16_t* values = keys + head.keys();
-      std::memset(keys, 0, head.size() * sizeof(*keys));
-      for (int64_t begin = 0; begin < head.tokens; begin += kOuts) {
-        const int64_t some = std::min(kOuts, head.tokens - begin);
-        uint16_t* group = keys + begin * head.depth;
-        for (int64_t d = 0; d < head.depth; d += 2)
-          for (int64_t t = 0; t < some; t++)
-            std::memcpy(group + d * kOuts + 2 * t, key + (begin + t) * row + d, 4);
-      }
-      for (int64_t t = 0; t < head.tokens; t += 2) {
-        const uint16_t* one = value + t * row;
-        const bool has_other = t + 1 < head.tokens;
-        for (int64_t d = 0; d < head.depth; d += kOuts) {
-          uint16_t* pair = values + (d / kOuts * head.pairs() + t / 2) * kOuts * 2;
-          const int64_t some = std::min(kOuts, head.depth - d);
-          for (int64_t i = 0; i < some; i++) {
-            const uint32_t both = one[d + i] | (has_other ? one[row + d + i] : 0u) << 16;
-            std::memcpy(pair + 2 * i, &both, sizeof(both));
-          }
-        }
-      }
+      order(head, key, row, key + heads * head.depth, row, to + task * head.size());
     }
   });
 }
@@ -257,6 +282,54 @@ void sum_up_some(int64_t rows, const void* weights, const void* inputs, int64_t 
                          sums);
 }
 
+// Attention of up to kRows queries to the keys and values of one head.
+class Looker {
+ public:
+  Looker(const Head& head, float scale)
+      : head_(head), scale_(scale), queries_(kRows * head.depth), shares_(kRows * room()),
+        pairs_(kRows * head.pairs() * 2), scores_(kRows * room()), factors_(kRows) {}
+
+  uint16_t* query(int64_t r) { return &queries_[r * head_.depth]; }
+
+  // keep(row) is added to its scores if it is not null; store(row, place, mask, 16 numbers) is told
+  // of what each query sees.
+  template <typename Keep, typename Store>
+  void look(int64_t rows, const uint16_t* seen, const Keep& keep, const Store& store) {
+    const uint16_t* values = seen + head_.keys();
+    for (int64_t group = 0; group < head_.key_groups(); group++) {
+      sum_up_some(rows, seen + group * kOuts * head_.depth, queries_.data(), head_.depth / 2, sums_);
+      for (int64_t r = 0; r < rows; r++)
+        UNROLL for (int b = 0; b < 4; b++)
+          _mm512_storeu_ps(&scores_[r * room() + group * kOuts + b * 16], sums_[4 * r + b]);
+    }
+    for (int64_t r = 0; r < rows; r++) {
+      factors_[r] = soften(&scores_[r * room()], &shares_[r * room()], scale_, keep(r),
+                           head_.tokens);
+      std::memcpy(&pairs_[r * head_.pairs() * 2], &shares_[r * room()],
+                  head_.pairs() * 2 * sizeof(uint16_t));
+    }
+    for (int64_t group = 0; group < head_.value_groups(); group++) {
+      sum_up_some(rows, values + group * kOuts * head_.pairs() * 2, pairs_.data(), head_.pairs(),
+                  sums_);
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t b = 0; b < 4 && group * kOuts + b * 16 < head_.depth; b++) {
+          const int64_t d = group * kOuts + b * 16;
+          store(r, d, first(head_.depth - d),
+                _mm512_mul_ps(sums_[4 * r + b], _mm512_set1_ps(factors_[r])));
+        }
+    }
+  }
+
+ private:
+  int64_t room() const { return head_.key_groups() * kOuts; }
+
+  const Head head_;
+  const float scale_;
+  std::vector<uint16_t> queries_, shares_, pairs_;
+  std::vector<float> scores_, factors_;
+  __m512 sums_[4 * kRows];
+};
+
 // Attention of query, (rows, steps, heads, depth) in bfloat16, to what order_seen() made of the
 // image that picks, (rows,) in int64, names. keep, (rows, tokens) in float32, is added to the scores;
 // empty, nothing is. Returns (rows, steps, heads * depth) in float32.
@@ -286,51 +359,92 @@ Tensor attend(const Tensor& query, const Tensor& seen, const Tensor& picks, cons
                                            ScalarType::Float);
   auto* to = static_cast<float*>(result.data_ptr());
   torch::stable::parallel_for(0, images * heads, 1, [&](int64_t begin, int64_t end) {
-    const int64_t room = head.key_groups() * kOuts, width = heads * head.depth;
-    std::vector<uint16_t> queries(kRows * head.depth), shares(kRows * room);
-    std::vector<uint16_t> pairs(kRows * head.pairs() * 2);
-    std::vector<float> scores(kRows * room), factors(kRows);
-    __m512 sums[4 * kRows];
+    const int64_t width = heads * head.depth;
+    Looker looker(head, scale);
     for (int64_t task = begin; task < end; task++) {
-      const uint16_t* keys = all + task * head.size();
-      const uint16_t* values = keys + head.keys();
       const auto& places = asking[task / heads];
-      const int64_t count = places.size();
+      const int64_t count = places.size(), column = task % heads * head.depth;
       for (int64_t at = 0; at < count; at += kRows) {
         const int64_t some = std::min(kRows, count - at);
         for (int64_t r = 0; r < some; r++)
-          std::memcpy(&queries[r * head.depth],
-                      from + places[at + r] * width + task % heads * head.depth,
+          std::memcpy(looker.query(r), from + places[at + r] * width + column,
                       head.depth * sizeof(*from));
-        for (int64_t group = 0; group < head.key_groups(); group++) {
-          sum_up_some(some, keys + group * kOuts * head.depth, queries.data(), head.depth / 2,
-                      sums);
-          for (int64_t r = 0; r < some; r++)
-            UNROLL for (int b = 0; b < 4; b++)
-              _mm512_storeu_ps(&scores[r * room + group * kOuts + b * 16], sums[4 * r + b]);
-        }
-        for (int64_t r = 0; r < some; r++) {
-          const int64_t row = places[at + r] / steps;
-          factors[r] = soften(&scores[r * room], &shares[r * room], scale,
-                              kept == nullptr ? nullptr : kept + row * tokens, tokens);
-          std::memcpy(&pairs[r * head.pairs() * 2], &shares[r * room],
-                      head.pairs() * 2 * sizeof(uint16_t));
-        }
-        for (int64_t group = 0; group < head.value_groups(); group++) {
-          sum_up_some(some, values + group * kOuts * head.pairs() * 2, pairs.data(), head.pairs(),
-                      sums);
-          for (int64_t r = 0; r < some; r++)
-            for (int64_t b = 0; b < 4 && group * kOuts + b * 16 < head.depth; b++) {
-              const int64_t d = group * kOuts + b * 16;
-              _mm512_mask_storeu_ps(
-                  to + places[at + r] * width + task % heads * head.depth + d,
-                  first(head.depth - d),
-                  _mm512_mul_ps(sums[4 * r + b], _mm512_set1_ps(factors[r])));
-            }
-        }
+        looker.look(
+            some, all + task * head.size(),
+            [&](int64_t r) {
+              return kept == nullptr ? nullptr : kept + places[at + r] / steps * tokens;
+            },
+            [&](int64_t r, int64_t d, __mmask16 mask, __m512 numbers) {
+              _mm512_mask_storeu_ps(to + places[at + r] * width + column + d, mask, numbers);
+            });
       }
     }
   });
+  return result;
+}
+
+template <typename Type>
+Rows<Type> rows_of(const Tensor& x) {
+  return {static_cast<const Type*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+inline void put(uint16_t* place, __mmask16 mask, __m512 numbers) {
+  _mm256_mask_storeu_epi16(place, mask, (__m256i)_mm512_cvtneps_pbh(numbers));
+}
+inline void put(float* place, __mmask16 mask, __m512 numbers) {
+  _mm512_mask_storeu_ps(place, mask, numbers);
+}
+
+template <typename Type>
+void attend_own_as(const Tensor& query, const Tensor& key, const Tensor& value, float scale,
+                   Tensor& result) {
+  const int64_t images = query.size(0), heads = query.size(2);
+  const Head head{query.size(1), query.size(3)};
+  const auto queries = rows_of<Type>(query), keys = rows_of<Type>(key),
+             values = rows_of<Type>(value);
+  auto* to = static_cast<Type*>(result.data_ptr());
+  torch::stable::parallel_for(0, images * heads, 1, [=](int64_t begin, int64_t end) {
+    Looker looker(head, scale);
+    std::vector<uint16_t> seen(head.size());
+    for (int64_t task = begin; task < end; task++) {
+      const int64_t image = task / heads, h = task % heads;
+      order(head, keys.of(image, h), keys.token, values.of(image, h), values.token, seen.data());
+      for (int64_t at = 0; at < head.tokens; at += kRows) {
+        const int64_t some = std::min(kRows, head.tokens - at);
+        for (int64_t r = 0; r < some; r++) {
+          const uint16_t* row = narrow(queries.of(image, h) + (at + r) * queries.token, head.depth,
+                                       looker.query(r));
+          if (row != looker.query(r)) std::memcpy(looker.query(r), row, head.depth * sizeof(*row));
+        }
+        looker.look(
+            some, seen.data(), [](int64_t) -> const float* { return nullptr; },
+            [=](int64_t r, int64_t d, __mmask16 mask, __m512 numbers) {
+              put(to + ((image * head.tokens + at + r) * heads + h) * head.depth + d, mask, numbers);
+            });
+      }
+    }
+  });
+}
+
+// Attention of the tokens of images to one another. query, key and value are (images, tokens, heads,
+// depth) in bfloat16 or float32, which is narrowed to bfloat16, their last numbers side by side.
+// Returns the same, contiguous.
+Tensor attend_own(const Tensor& query, const Tensor& key, const Tensor& value, double scale) {
+  for (const Tensor* x : {&query, &key, &value})
+    STD_TORCH_CHECK(x->dim() == 4 && x->stride(3) == 1 && x->scalar_type() == query.scalar_type() &&
+                        x->size(0) == query.size(0) && x->size(1) == query.size(1) &&
+                        x->size(2) == query.size(2) && x->size(3) == query.size(3),
+                    "query, key and value must be alike, their last numbers side by side");
+  STD_TORCH_CHECK(query.size(3) % 2 == 0 && query.size(3) > 0, "the width of a head must be even");
+  Tensor result = torch::stable::new_empty(
+      query, {query.size(0), query.size(1), query.size(2), query.size(3)});
+  if (query.scalar_type() == ScalarType::Float) {
+    attend_own_as<float>(query, key, value, static_cast<float>(scale), result);
+  } else {
+    STD_TORCH_CHECK(query.scalar_type() == ScalarType::BFloat16,
+                    "query must be in bfloat16 or float32");
+    attend_own_as<uint16_t>(query, key, value, static_cast<float>(scale), result);
+  }
   return result;
 }
 #endif
@@ -430,6 +544,7 @@ STABLE_TORCH_LIBRARY(caption_ros, library) {
   library.def("order_seen(Tensor both, Tensor(a!) seen) -> ()");
   library.def(
       "attend(Tensor query, Tensor seen, Tensor picks, Tensor keep, int tokens) -> Tensor");
+  library.def("attend_own(Tensor query, Tensor key, Tensor value, float scale) -> Tensor");
 #endif
 #ifdef __AVX512VNNI__
   library.def(
@@ -443,6 +558,7 @@ STABLE_TORCH_LIBRARY_IMPL(caption_ros, CPU, library) {
   library.impl("linear_bfloat16", TORCH_BOX(&linear_bfloat16));
   library.impl("order_seen", TORCH_BOX(&order_seen));
   library.impl("attend", TORCH_BOX(&attend));
+  library.impl("attend_own", TORCH_BOX(&attend_own));
 #endif
 #ifdef __AVX512VNNI__
   library.impl("linear_int8", TORCH_BOX(&linear_int8));

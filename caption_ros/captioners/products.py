@@ -1,10 +1,11 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""An image's tokens attending to one another in bfloat16, as plain products of matrices.
+"""An image's tokens attending to one another in bfloat16, by a kernel or as products of matrices.
 
 Without AMX, torch's own attention of bfloat16 runs at a third of what the CPU multiplies, and a
-product of matrices does not. A few heads at a time, their scores stay in the cache. Beside weights
-of int8, which round more than bfloat16 does, attention in float32 is narrowed to it.
+product of matrices does not. A few heads at a time, their scores stay in the cache; the kernel of
+kernels.cpp, where there is one, takes a few tokens of one head at a time. Beside weights of int8,
+which round more than bfloat16 does, attention in float32 is narrowed to it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.blip.modeling_blip import BlipAttention
 
 from caption_ros.captioners.devices import cpu_multiplies, has_amx
+from caption_ros.captioners.kernels import has_kernel
 from caption_ros.captioners.linears import is_int8
 
 NAME, NAME_INT8 = 'caption_ros_products', 'caption_ros_products_int8'
@@ -92,6 +94,10 @@ def _attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Te
     if (query.dtype != wanted or query.shape != key.shape or tokens < _TOKENS or scaling is None
             or attention_mask is not None or causal or torch.is_grad_enabled()):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if has_kernel('attend_own') and query.shape[-1] % 2 == 0:
+        rows = (x.transpose(1, 2) for x in (query, key, value))
+        return torch.ops.caption_ros.attend_own(
+            *(x if x.stride(-1) == 1 else x.contiguous() for x in rows), scaling), None
     heads = max(_SCORES // tokens**2, torch.get_num_threads())
     nothing = torch.zeros((), dtype=torch.bfloat16)
     seen = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)

@@ -12,7 +12,7 @@ from tiny_alpha_clip import MAKERS as ALPHA_CLIP_MAKERS
 from tiny_checkpoints import MAKERS
 from tiny_vision_language import MAKERS as VISION_LANGUAGE_MAKERS
 
-from caption_ros.captioners import greedy, linears, load_captioner
+from caption_ros.captioners import greedy, linears, load_captioner, products
 from caption_ros.captioners.kernels import load_kernels
 from caption_ros.region import regions_from_labels
 
@@ -29,7 +29,7 @@ def one_thread():
 def layers(request, monkeypatch):
     """Have layers packed by the kernels, if there are any here, and by torch."""
     if request.param == 'torch':
-        for module in (linears, greedy):
+        for module in (linears, greedy, products):
             monkeypatch.setattr(module, 'has_kernel', lambda name: False)
     elif why_not := load_kernels():
         pytest.skip(why_not)

@@ -218,6 +218,50 @@ def test_the_kernel_attends_as_torch_does(tokens, depth, picks, steps, masked):
         assert torch.equal(alone[0, 0], found[row, -1])
 
 
+def _own_attention(query, key, value, scale):
+    heads = (x.double().transpose(1, 2) for x in (query, key, value))
+    return nn.functional.scaled_dot_product_attention(*heads, scale=scale).transpose(1, 2)
+
+
+@has_kernels
+@has_attention
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize('tokens, depth', [(1, 2), (9, 12), (64, 64), (65, 80), (197, 64),
+                                           (578, 130)])
+def test_the_tokens_of_an_image_attend_to_one_another_as_in_torch(tokens, depth, dtype):
+    torch.manual_seed(tokens)
+    side_by_side = (2 * torch.randn(2, tokens, 3, 3, depth)).to(dtype)  # as of one layer
+    of_a_matrix = (2 * torch.randn(3, 2, tokens, 3, depth)).to(dtype)
+    of_heads = (2 * torch.randn(3, 2, 3, tokens, depth)).to(dtype).transpose(2, 3)
+    for query, key, value in (side_by_side.unbind(2), of_a_matrix, of_heads):
+        found = torch.ops.caption_ros.attend_own(query, key, value, 0.1)
+        assert found.dtype == dtype and found.is_contiguous() and found.shape == query.shape
+        assert _error(found, _own_attention(query, key, value, 0.1)) < 0.006
+        alone = torch.ops.caption_ros.attend_own(query[1:], key[1:], value[1:], 0.1)
+        assert torch.equal(alone, found[1:])  # whatever other images there are
+
+
+@has_kernels
+@has_attention
+def test_tokens_that_cannot_attend_to_one_another_are_refused():
+    x = torch.randn(2, 9, 3, 8)
+    attend = torch.ops.caption_ros.attend_own
+    attend(x, x, x, 1.0)
+    for wrong in ((x, x[:1], x), (x, x, x[:, :8]), (x[:, :, :2], x, x), (x, x[..., :4], x),
+                  (x, x.bfloat16(), x), (x.half(), x.half(), x.half()), (x[0], x[0], x[0]),
+                  (x, x.transpose(1, 3).contiguous().transpose(1, 3), x),
+                  (x[..., :7], x[..., :7], x[..., :7]), (x[..., :0], x[..., :0], x[..., :0])):
+        with pytest.raises(RuntimeError, match='must be'):
+            attend(*wrong, 1.0)
+    assert attend(x[:0], x[:0], x[:0], 1.0).shape == (0, 9, 3, 8)
+    broken = x.clone()
+    broken[0, 2, 1, 3] = float('nan')  # of a query: its own result alone
+    found = attend(broken, x, x, 1.0)
+    assert not torch.isfinite(found[0, 2, 1]).any()
+    found[0, 2, 1] = 0
+    assert torch.isfinite(found).all()
+
+
 @has_kernels
 @has_attention
 def test_scores_far_apart_and_what_is_no_number():

@@ -53,28 +53,46 @@ def _heads(tokens, heads=5, images=2, dtype=torch.bfloat16):
     return torch.randn(3, images, tokens, heads, 16).to(dtype).transpose(2, 3)
 
 
+@pytest.fixture
+def asked(layers, monkeypatch):
+    """Return the number types that attention computes from, a call each."""
+    asked, calls = [], {'kernels': (torch.ops.caption_ros, 'attend_own'),
+                        'torch': (torch, 'baddbmm')}
+    where, name = calls[layers]
+    if not hasattr(where, name):
+        pytest.skip('this CPU has no kernel of attention')
+    compute, operand = getattr(where, name), layers == 'torch'  # its first is what it adds to
+
+    def count(*args, **options):
+        asked.append(args[operand].dtype)
+        return compute(*args, **options)
+    monkeypatch.setattr(where, name, count)
+    return asked
+
+
 @packs_bfloat16
 @pytest.mark.parametrize('kind', ENCODERS)
-def test_an_encoder_computes_what_it_did(kind, monkeypatch):
-    encoder, counted, baddbmm = _encoder(kind), [], torch.baddbmm
+def test_an_encoder_computes_what_it_did(kind, layers, asked):
+    encoder = _encoder(kind)
     size = encoder.config.image_size
     pixels = torch.randn(2, 3, size, size)
     with torch.inference_mode():
         exact = encoder(pixel_values=pixels)[0]
         encoder = encoder.bfloat16()
         before = encoder(pixel_values=pixels.bfloat16())[0]
+        assert not asked
         products.attend_by_products(encoder)
-        monkeypatch.setattr(torch, 'baddbmm', lambda *args, **options: (
-            counted.append(1) or baddbmm(*args, **options)))
         after = encoder(pixel_values=pixels.bfloat16())[0]
     if kind == 'swin':  # its windows have biases of their own
-        assert not counted and torch.equal(before, after)
+        assert not asked and torch.equal(before, after)
         return
-    assert len(counted) == 2 * SIZES['num_hidden_layers']  # of each image
+    each = 1 if layers == 'kernels' else len(pixels)
+    assert asked == [torch.bfloat16] * each * SIZES['num_hidden_layers']
     # No further from float32 than torch's own attention is.
     assert (after - exact).abs().mean() < 1.2 * (before - exact).abs().mean()
 
 
+@pytest.mark.usefixtures('layers')
 @packs_bfloat16
 @pytest.mark.parametrize('tokens', [128, 197, 577])  # all heads at once, and a few
 def test_it_attends_as_torch_does(tokens):
@@ -88,20 +106,20 @@ def test_it_attends_as_torch_does(tokens):
     assert (found - wanted).abs().max() < 0.03 * wanted.abs().max()
 
 
-@pytest.mark.usefixtures('layers')
 @packs_bfloat16
 @pytest.mark.parametrize('kind', ['vit', 'blip'])
-def test_beside_weights_of_int8_attention_is_narrowed(kind, monkeypatch):
-    encoder, types, bmm = _encoder(kind), [], torch.bmm
+def test_beside_weights_of_int8_attention_is_narrowed(kind, layers, asked):
+    encoder = _encoder(kind)
     pixels = torch.randn(2, 3, encoder.config.image_size, encoder.config.image_size)
-    monkeypatch.setattr(torch, 'bmm', lambda *args: types.append(args[0].dtype) or bmm(*args))
     with torch.inference_mode():
         exact = encoder(pixel_values=pixels)[0]
         pack_linears(encoder, int8=True)
         before = encoder(pixel_values=pixels)[0]
         products.attend_by_products(encoder)
         after = encoder(pixel_values=pixels)[0]
-    assert set(types) == {torch.bfloat16} and after.dtype == torch.float32
+    # The kernel narrows by itself.
+    assert set(asked) == {torch.float32 if layers == 'kernels' else torch.bfloat16}
+    assert after.dtype == torch.float32
     assert 0 < (after - exact).abs().mean() < 1.1 * (before - exact).abs().mean()
 
 
