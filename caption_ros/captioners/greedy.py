@@ -16,6 +16,7 @@ from torch import nn
 
 from caption_ros.captioners.decoding import Decoded
 from caption_ros.captioners.devices import has_amx
+from caption_ros.captioners.kernel_linears import KernelInt8Linear
 from caption_ros.captioners.kernels import has_kernel
 from caption_ros.captioners.linears import (
     Int8Linear,
@@ -36,6 +37,10 @@ _AHEAD = 7  # tokens of a draft at most; with the one before they take about the
 # In bfloat16 a look at more tokens takes what is saved, with AMX at more than one caption's.
 _TOGETHER = 12
 _TOGETHER_BFLOAT16 = 3
+_TOGETHER_INT8 = 1
+_WRONG = 16  # drafted tokens; from where more are wrong than right, few captions are drafted
+_ASKED_AGAIN = 32  # one caption of so many
+_UNCACHED = 32_000_000  # weights of int8; fewer may stay in the cache, where reading costs little
 _KEPT = 64_000_000  # bytes of keys and values of images whose memory is used again
 _SLACK = {torch.bfloat16: 2**-7, torch.float16: 2**-10}  # a step of each
 _ALL = 512  # tokens; no caption may be longer
@@ -109,9 +114,11 @@ class GreedySearch:
         first = key_values[0].layers[0] if isinstance(key_values[0], Joined) else key_values[0]
         self._dtype = getattr(first, 'dtype', None)
         self.drafted, self.right = 0, 0
+        self._refused = 0  # captions, in a row
         self.recalled, self.said_again = 0, 0
         self._recall = Recall()
-        self._most_drafted = (_TOGETHER if whole.dtype == torch.float32 else
+        self._most_drafted = (_TOGETHER_INT8 if int8 else
+                              _TOGETHER if whole.dtype == torch.float32 else
                               _TOGETHER_BFLOAT16 if stepper.by_products else 1)
         self._scratch: list[Any] = []  # taken out while it is used
         with warnings.catch_warnings():
@@ -136,7 +143,7 @@ class GreedySearch:
         """
         picks = torch.tensor(rows, device=hidden.device)
         keep = None if mask is None else mask.bool()[:, None, None]
-        ahead = _AHEAD if len(rows) <= self._most_drafted else 0
+        ahead = _AHEAD if len(rows) <= self._most_drafted and self._may_draft() else 0
         # Memory that the system gives anew for each batch takes longer to get than to fill.
         scratch = self._scratch.pop() if self._scratch else torch.empty(0)
         before, trust = picks.new_empty(0, len(rows)), 0
@@ -163,6 +170,12 @@ class GreedySearch:
             trust = _ALL if 2 * right[0] >= tried[0] else max(2, right[0] + 1)
             self._recall.keep(given, features, said, trust)
         return Decoded(tokens, scores)
+
+
+    def _may_draft(self) -> bool:
+        """Tell whether a draft is worth asking: it has been right, or may be by now."""
+        self._refused = 0 if 2 * self.right + _WRONG >= self.drafted else self._refused + 1
+        return self._refused % _ASKED_AGAIN == 0
 
 
 def _gpt2(decoder: Any) -> tuple[Decoder, list[nn.Module]]:
@@ -215,8 +228,15 @@ def _can_see(decoder: Decoder, heads: int) -> bool:
 
 
 def _draft(decoder: Decoder) -> Decoder | None:
-    """Return the decoder in int8 where its weights are packed, and reading them is what costs."""
-    if not can_round() or not any(map(is_wide, decoder.modules())):
+    """Return the decoder in fewer bits where its weights are packed, and many enough to pay.
+
+    One in bfloat16 or float32 is drafted in int8, one in int8 in 4 bits where there is a kernel.
+    """
+    if not any(map(is_wide, decoder.modules())):
+        packed = [module for module in decoder.modules() if isinstance(module, KernelInt8Linear)]
+        if sum(module.packed_numbers for module in packed) < _UNCACHED:
+            return None
+    elif not can_round():
         return None
     draft = rounded(decoder)
     draft.dtype = torch.float32

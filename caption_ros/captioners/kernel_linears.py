@@ -14,6 +14,7 @@ from torch.nn import functional
 
 _OUTS = 64  # outputs whose weights lie side by side
 _SLICE = 64 * _OUTS  # outputs to round at a time
+_GROUP = 64  # inputs of 4-bit weights that have a scale
 _MOST_INS = 32_768  # for which sums of 8-bit products fit into 32 bits
 
 
@@ -76,6 +77,46 @@ class KernelInt8Linear(nn.Module):
         """Return (..., out) of (..., in)."""
         return torch.ops.caption_ros.linear_int8(x.contiguous(), self.packed, self.scales,
                                                  self.totals, self.bias, self.outs)
+
+    def dense(self) -> Tensor:
+        """Return the weights as they were rounded, (out, in), in float32."""
+        return (_as_matrix(self.packed, self.outs).float() - 128) * self.scales[:, None]
+
+
+class KernelInt4Linear(nn.Module):
+    """A linear layer with weights of 4 bits, a scale for 64 of each output, for drafts.
+
+    It takes and returns float32, and rounds each row of inputs to 8 bits.
+    """
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:
+        """Round weights, (out, in), that fits() accepts; take a bias, (out,), or None."""
+        super().__init__()
+        self.outs, self.ins = weight.shape
+        scales, packed = [], []
+        for part in weight.detach().split(_SLICE):
+            groups = functional.pad(part.float(), [0, -self.ins % _GROUP, 0, -len(part) % _OUTS])
+            groups = groups.reshape(-1, _OUTS, groups.size(1) // _GROUP, _GROUP)
+            scale = (groups.abs().amax(-1) / 7).clamp(min=1e-12).to(torch.bfloat16)
+            rounded = (groups / scale.float()[..., None]).round_().clamp_(-7, 7).add_(8)
+            pairs = rounded.to(torch.uint8).unflatten(3, [-1, 2, 4])
+            both = pairs[..., 0, :] | pairs[..., 1, :] << 4  # (blocks, 64, groups, 8, 4)
+            packed.append(both.permute(0, 2, 3, 1, 4).flatten(3).contiguous())
+            scales.append(scale.transpose(1, 2).contiguous())
+        self.scales, self.packed = torch.cat(scales), torch.cat(packed)
+        self.bias = _floats(bias, self.outs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) of (..., in)."""
+        return torch.ops.caption_ros.linear_int4(x.contiguous(), self.packed, self.scales,
+                                                 self.bias, self.ins, self.outs)
+
+    def dense(self) -> Tensor:
+        """Return the weights as they were rounded, (out, in), in float32."""
+        both = self.packed.unflatten(3, [_OUTS, 4]).permute(0, 3, 1, 2, 4)
+        pairs = torch.stack([both & 15, both >> 4], -2).flatten(3).float() - 8
+        weight = pairs * self.scales.float().transpose(1, 2)[..., None]
+        return weight.flatten(2).flatten(0, 1)[:self.outs, :self.ins]
 
 
 def seen_size(tokens: int, depth: int) -> int:

@@ -465,8 +465,9 @@ struct Row {
   int32_t zero, sum;
 };
 
-// Rounds a row to 8 bits between its least and its largest number, 0 among them.
-Row round_row(const float* numbers, int64_t count, int8_t* rounded) {
+// Rounds a row to 8 bits between its least and its largest number, 0 among them; even, between
+// numbers of one size, and zero is 0.
+Row round_row(const float* numbers, int64_t count, int8_t* rounded, bool even = false) {
   __m512 least = _mm512_setzero_ps(), most = _mm512_setzero_ps();
   __mmask16 broken = 0;
   for (int64_t i = 0; i < count; i += 16) {
@@ -475,13 +476,14 @@ Row round_row(const float* numbers, int64_t count, int8_t* rounded) {
     least = _mm512_min_ps(least, some);
     most = _mm512_max_ps(most, some);
   }
-  const float low = _mm512_reduce_min_ps(least);
-  const float scale = std::max((_mm512_reduce_max_ps(most) - low) / 255, 1e-12f);
+  const float low = _mm512_reduce_min_ps(least), high = _mm512_reduce_max_ps(most);
+  const float scale =
+      std::max(even ? std::max(high, -low) / 127 : (high - low) / 255, 1e-12f);
   if (broken || !std::isfinite(scale)) {  // else nothing would be seen of it
     std::memset(rounded, 0, count);
     return {std::numeric_limits<float>::quiet_NaN(), 0, 0};
   }
-  const int32_t zero = -128 - static_cast<int32_t>(std::nearbyint(low / scale));
+  const int32_t zero = even ? 0 : -128 - static_cast<int32_t>(std::nearbyint(low / scale));
   const __m512 times = _mm512_set1_ps(1 / scale);
   __m512i sum = _mm512_setzero_si512();
   for (int64_t i = 0; i < count; i += 16) {
@@ -534,6 +536,92 @@ Tensor linear_int8(const Tensor& x, const Tensor& weight, const Tensor& scales,
       });
   return y;
 }
+
+constexpr int64_t kGroup = 64;  // inputs whose weights of 4 bits have a scale
+
+// Sums over 64 outputs of a row; its inputs are rounded evenly, whole groups of them.
+void sum_up_int4(const char* weights, const uint16_t* scales, const int8_t* inputs,
+                 const int32_t* totals, int64_t groups, __m512* sums) {
+  const __m512i low = _mm512_set1_epi8(0x0f);
+  UNROLL for (int b = 0; b < 4; b++) sums[b] = _mm512_setzero_ps();
+  for (int64_t group = 0; group < groups; group++) {
+    __m512i part[4];
+    // A weight of 4 bits is 8 more than it means.
+    UNROLL for (int b = 0; b < 4; b++) part[b] = _mm512_set1_epi32(-8 * totals[group]);
+    for (int64_t step = 0; step < kGroup / 8; step++) {
+      const __m512i first_four = _mm512_set1_epi32(bits(inputs)),
+                    next_four = _mm512_set1_epi32(bits(inputs + 4));
+      UNROLL for (int b = 0; b < 4; b++) {
+        const __m512i both = _mm512_loadu_si512(weights + b * 64);
+        part[b] = _mm512_dpbusd_epi32(part[b], _mm512_and_si512(both, low), first_four);
+        part[b] = _mm512_dpbusd_epi32(
+            part[b], _mm512_and_si512(_mm512_srli_epi16(both, 4), low), next_four);
+      }
+      weights += 4 * 64;
+      inputs += 8;
+    }
+    UNROLL for (int b = 0; b < 4; b++) {
+      const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales + b * 16));
+      const __m512 scale =
+          _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+      sums[b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[b]), scale, sums[b]);
+    }
+    scales += kOuts;
+  }
+}
+
+// x (..., ins) in float32; weight in uint8, (outputs / 64, groups, 8, 256), two weights a number: of
+// four inputs of 64 outputs, and of the next four; of each group and output its scale, (outputs / 64,
+// groups, 64) in bfloat16; bias (outs,) in float32. Returns float32. For few rows: each reads all
+// weights.
+Tensor linear_int4(const Tensor& x, const Tensor& weight, const Tensor& scales, const Tensor& bias,
+                   int64_t ins, int64_t outs) {
+  const int64_t groups = (ins + kGroup - 1) / kGroup, blocks = (outs + kOuts - 1) / kOuts;
+  STD_TORCH_CHECK(x.dim() >= 1 && x.size(x.dim() - 1) == ins && ins > 0 && x.is_contiguous() &&
+                      x.scalar_type() == ScalarType::Float,
+                  "inputs must be contiguous, float32, and as many as the weights'");
+  STD_TORCH_CHECK(outs > 0 && weight.is_contiguous() && scales.is_contiguous() &&
+                      weight.scalar_type() == ScalarType::Byte &&
+                      scales.scalar_type() == ScalarType::BFloat16 &&
+                      weight.numel() == blocks * groups * kOuts * kGroup / 2 &&
+                      scales.numel() == blocks * groups * kOuts,
+                  "inputs and outputs do not fit the weights");
+  const int64_t rows = x.numel() / ins, width = groups * kGroup;
+  const float* add = floats(bias, outs);
+  std::vector<int8_t> inputs(rows * width);
+  std::vector<int32_t> totals(rows * groups);
+  std::vector<Row> how(rows);
+  for (int64_t row = 0; row < rows; row++) {
+    how[row] = round_row(static_cast<const float*>(x.data_ptr()) + row * ins, ins,
+                         &inputs[row * width], true);
+    for (int64_t group = 0; group < groups; group++)
+      totals[row * groups + group] = _mm512_reduce_add_epi32(_mm512_dpbusd_epi32(
+          _mm512_setzero_si512(), _mm512_set1_epi8(1),
+          _mm512_loadu_si512(&inputs[row * width + group * kGroup])));
+  }
+  Tensor y = result(x, outs);
+  auto* to = static_cast<float*>(y.data_ptr());
+  const auto* from = static_cast<const char*>(weight.data_ptr());
+  const auto* scale = static_cast<const uint16_t*>(scales.data_ptr());
+  torch::stable::parallel_for(0, blocks, 1, [&, to, from, scale](int64_t begin, int64_t end) {
+    __m512 sums[4];
+    for (int64_t block = begin; block < end; block++)
+      for (int64_t row = 0; row < rows; row++) {
+        sum_up_int4(from + block * groups * kOuts * kGroup / 2, scale + block * groups * kOuts,
+                    &inputs[row * width], &totals[row * groups], groups, sums);
+        for (int64_t b = 0; b < 4; b++) {
+          const int64_t out = block * kOuts + b * 16;
+          if (out >= outs) break;
+          const __mmask16 mask = first(outs - out);
+          _mm512_mask_storeu_ps(
+              to + row * outs + out, mask,
+              _mm512_fmadd_ps(sums[b], _mm512_set1_ps(how[row].scale),
+                              _mm512_maskz_loadu_ps(mask, add + out)));
+        }
+      }
+  });
+  return y;
+}
 #endif
 
 }  // namespace
@@ -550,6 +638,9 @@ STABLE_TORCH_LIBRARY(caption_ros, library) {
   library.def(
       "linear_int8(Tensor x, Tensor weight, Tensor scales, Tensor totals, Tensor bias, int outs)"
       " -> Tensor");
+  library.def(
+      "linear_int4(Tensor x, Tensor weight, Tensor scales, Tensor bias, int ins, int outs)"
+      " -> Tensor");
 #endif
 }
 
@@ -562,5 +653,6 @@ STABLE_TORCH_LIBRARY_IMPL(caption_ros, CPU, library) {
 #endif
 #ifdef __AVX512VNNI__
   library.impl("linear_int8", TORCH_BOX(&linear_int8));
+  library.impl("linear_int4", TORCH_BOX(&linear_int4));
 #endif
 }

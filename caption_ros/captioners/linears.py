@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caption_ros.captioners.devices import cpu_multiplies, has_amx, has_vnni
-from caption_ros.captioners.kernel_linears import KernelInt8Linear, KernelLinear, fits
+from caption_ros.captioners.kernel_linears import (
+    KernelInt4Linear,
+    KernelInt8Linear,
+    KernelLinear,
+    fits,
+)
 from caption_ros.captioners.kernels import has_kernel
 from caption_ros.errors import OptionError
 
@@ -234,13 +239,15 @@ def as_linear(module: Any) -> nn.Module:
 
 
 def rounded(module: nn.Module) -> nn.Module:
-    """Return a module of packed layers as one of int8 that takes and returns float32.
+    """Return a module of packed layers as one of fewer bits that takes and returns float32.
 
-    Its packed layers are rounded, a screened head is its rough part, and all else is copied in
-    float32.
+    Its packed layers are rounded to int8, kernels' layers of int8 to 4 bits, a screened head is
+    its rough part, and all else is copied in float32.
     """
     if is_wide(module):
         return int8_linear(module.dense(), module.bias)
+    if isinstance(module, KernelInt8Linear):
+        return KernelInt4Linear(module.dense(), module.bias)
     if isinstance(module, ScreenedHead):
         return module.rough
     copied = copy.copy(module)

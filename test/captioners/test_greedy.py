@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from caption_ros.captioner import CaptionOptions
 from caption_ros.captioners import greedy, stepper
 from caption_ros.captioners.decoding import decode, search_config
+from caption_ros.captioners.devices import has_vnni
 from caption_ros.captioners.greedy import GreedySearch, can_search
 from caption_ros.captioners.linears import PlainLinear, ScreenedHead, can_pack, pack_linears
 
@@ -237,6 +238,52 @@ def test_a_draft_that_is_wrong_is_given_up_and_changes_no_word(monkeypatch):
         wanted = _wanted(model, hidden, 30, eos=VOCABULARY + 1)
     assert found.tokens == wanted.tokens and len(found.tokens[0]) == 30
     assert 2 * search.right < search.drafted < 12  # of 58, were there two before each token
+
+
+def test_a_draft_that_stays_wrong_is_asked_of_few_captions(monkeypatch):
+    monkeypatch.setattr(greedy, 'rounded', lambda _: greedy._gpt2(_decoder(7))[0])
+    search, hidden, asked = GreedySearch(_packed(0), VOCABULARY + 1), _hidden(1), []
+    with torch.inference_mode():
+        for _ in range(80):
+            before = search.drafted
+            search([START], hidden, [0], None, 30)
+            asked.append(search.drafted > before)
+    assert all(asked[:2]) and 2 <= sum(asked[10:]) <= 4  # 70 captions
+    search.right = search.drafted  # it is right again
+    with torch.inference_mode():
+        search([START], hidden, [0], None, 30)
+        search([START], hidden, [0], None, 30)
+        before = search.drafted
+        search([START], hidden, [0], None, 30)
+    assert search.drafted > before
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_draft_in_4_bits_changes_no_word_of_int8(seed, layers, monkeypatch):
+    if layers == 'torch' or not has_vnni():
+        pytest.skip('there is no kernel of 4 bits')
+    monkeypatch.setattr(greedy, '_UNCACHED', 1)
+    model, hidden = _decoder(seed), _hidden(1)
+    pack_linears(model, int8=True)
+    with torch.inference_mode():
+        search, alone = GreedySearch(model, END), GreedySearch(model, END)
+        alone._most_drafted = 0
+        found = search([START], hidden, [0], None, 12)
+        wanted = alone([START], hidden, [0], None, 12)
+        search([START], hidden, [0, 0], None, 12)  # of more than one there is none
+    assert 0 < search.drafted <= 12 and alone.drafted == 0
+    assert found.tokens == wanted.tokens
+    assert found.scores == pytest.approx(wanted.scores, rel=1e-5)
+    assert seed or search.right  # four bits of so few weights are often wrong
+
+
+def test_a_small_decoder_in_int8_has_no_draft():
+    model = _decoder()
+    pack_linears(model, int8=True)
+    with torch.inference_mode():
+        search = GreedySearch(model, END)
+        search([START], _hidden(1), [0], None, 12)
+    assert search.drafted == 0
 
 
 def test_a_draft_ends_where_the_caption_ends():

@@ -18,6 +18,7 @@ from caption_ros.captioners import kernels, linears, load_captioner, loading
 from caption_ros.captioners.acceleration import Acceleration
 from caption_ros.captioners.devices import has_avx512_bfloat16, has_vnni
 from caption_ros.captioners.kernel_linears import (
+    KernelInt4Linear,
     KernelInt8Linear,
     KernelLinear,
     fits,
@@ -28,12 +29,15 @@ from caption_ros.captioners.linears import Int8Linear, PackedLinear
 
 KINDS = [pytest.param(KernelLinear, marks=pytest.mark.skipif(
              not has_avx512_bfloat16(), reason='this CPU has no AVX512-BF16')),
-         pytest.param(KernelInt8Linear, marks=pytest.mark.skipif(
-             not has_vnni(), reason='this CPU has no AVX512-VNNI'))]
+         *(pytest.param(kind, marks=pytest.mark.skipif(
+             not has_vnni(), reason='this CPU has no AVX512-VNNI'))
+           for kind in (KernelInt8Linear, KernelInt4Linear))]
 has_kernels = pytest.mark.skipif(
     not kernels._kinds() or shutil.which('c++') is None, reason='nothing to compile kernels for')
-DTYPES = {KernelLinear: torch.bfloat16, KernelInt8Linear: torch.float32}
-ERRORS = {KernelLinear: 0.004, KernelInt8Linear: 0.012}  # of the result's length
+DTYPES = {KernelLinear: torch.bfloat16, KernelInt8Linear: torch.float32,
+          KernelInt4Linear: torch.float32}
+# Of the result's length. Weights of 4 bits are compared with what they were rounded to.
+ERRORS = {KernelLinear: 0.004, KernelInt8Linear: 0.012, KernelInt4Linear: 0.012}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +80,8 @@ def test_a_kernel_computes_what_a_linear_layer_does(kind, outs, ins, rows):
         with torch.inference_mode():
             found = layer(x)
             assert found.dtype == x.dtype and found.shape == (rows, outs)
-            assert _error(found, _wanted(x, weight, add)) < ERRORS[kind] * (4 if ins < 32 else 1)
+            rounded = layer.dense() if kind is KernelInt4Linear else weight
+            assert _error(found, _wanted(x, rounded, add)) < ERRORS[kind] * (4 if ins < 32 else 1)
             assert torch.equal(torch.jit.script(layer)(x), found)
 
 
@@ -122,7 +127,8 @@ def test_what_is_no_number_shows_in_its_row_only(kind):
     for size in (0.0, 1e-30, 1e30):
         x = torch.full((2, 40), size).to(DTYPES[kind])
         found = layer(x)
-        assert _error(found, _wanted(x, weight, bias)) < 0.01
+        rounded = layer.dense() if kind is KernelInt4Linear else weight
+        assert _error(found, _wanted(x, rounded, bias)) < 0.01
 
 
 @has_kernels
@@ -159,6 +165,20 @@ def test_inputs_of_one_side_have_all_8_bits():
     halves.by_token = True
     wanted = _wanted(x, weight, bias)
     assert _error(KernelInt8Linear(weight, bias)(x), wanted) < 0.8 * _error(halves(x), wanted)
+
+
+@has_kernels
+@pytest.mark.skipif(not has_vnni(), reason='this CPU has no AVX512-VNNI')
+@pytest.mark.parametrize('outs, ins', [(1, 4), (65, 20), (130, 516), (4200, 64)])
+def test_rounded_weights_are_near_what_they_were(outs, ins):
+    weight = torch.randn(outs, ins)
+    weight[0] *= 1000  # other outputs do not suffer from it
+    for kind, levels in ((KernelInt8Linear, 127), (KernelInt4Linear, 7)):
+        layer = kind(weight, None)
+        off = (layer.dense() - weight).abs()
+        step = weight.abs().amax(1, keepdim=True) / levels
+        assert layer.dense().shape == weight.shape and (off <= 0.51 * step).all()
+    assert layer.packed.nbytes + layer.scales.nbytes < 0.6 * outs * ins or ins % 64 or outs < 64
 
 
 @has_kernels
