@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time the CPU's kernels beside torch's layers, as GPT-2's decoder of full size has them.
 
-The two take turns; each time goes through all layers of a token, so that their weights come from
-the memory.
+Layers of 4 bits, which torch has none of, are timed beside the kernel of 8. The two take turns;
+each time goes through all layers of a token, so that their weights come from the memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from caption_ros.captioners.kernel_linears import KernelInt8Linear, KernelLinear, seen_size
+from caption_ros.captioners.kernel_linears import (
+    KernelInt4Linear,
+    KernelInt8Linear,
+    KernelLinear,
+    seen_size,
+)
 from caption_ros.captioners.kernels import load_kernels
 from caption_ros.captioners.linears import Int8Linear, PackedLinear
 
@@ -56,12 +61,13 @@ def time_linears(rows: list[int], rounds: int) -> None:
     weights = [torch.randn(shape) / 50 for shape in SHAPES * LAYERS]
     biases = [torch.randn(len(weight)) for weight in weights]
     numbers = sum(weight.numel() for weight in weights)
-    for dtype, kinds in ((torch.bfloat16, (KernelLinear, PackedLinear)),
-                         (torch.float32, (KernelInt8Linear, Int8Linear))):
+    for dtype, kinds, bits in ((torch.bfloat16, (KernelLinear, PackedLinear), 16),
+                               (torch.float32, (KernelInt8Linear, Int8Linear), 8),
+                               (torch.float32, (KernelInt4Linear, KernelInt8Linear), 4)):
         models = [torch.jit.script(_All([kind(weight.to(dtype), bias.to(dtype))
                                          for weight, bias in zip(weights, biases)]))
                   for kind in kinds]
-        size = numbers * (2 if dtype == torch.bfloat16 else 1)
+        size = numbers * bits / 8
         for count in rows:
             x = torch.randn(count, WIDTH).to(dtype), torch.randn(count, 4 * WIDTH).to(dtype)
             ours, theirs = take_turns([partial(model, *x) for model in models], rounds)
