@@ -38,8 +38,12 @@ _AHEAD = 7  # tokens of a draft at most; with the one before they take about the
 _TOGETHER = 12
 _TOGETHER_BFLOAT16 = 3
 _TOGETHER_INT8 = 1
-_WRONG = 16  # drafted tokens; from where more are wrong than right, few captions are drafted
-_ASKED_AGAIN = 32  # one caption of so many
+# What of a draft has to be right for it to pay, as looking at k tokens and saying them roughly
+# costs what the decoder needs for so many of them; with less, one caption of a few is drafted.
+_WORTH, _WORTH_INT8 = 0.6, 0.8
+_UNSURE = 16  # drafted tokens that say nothing yet
+_REMEMBERED = 256  # drafted tokens; the last count most
+_ASKED_AGAIN = 32
 _UNCACHED = 32_000_000  # weights of int8; fewer may stay in the cache, where reading costs little
 _KEPT = 64_000_000  # bytes of keys and values of images whose memory is used again
 _SLACK = {torch.bfloat16: 2**-7, torch.float16: 2**-10}  # a step of each
@@ -114,6 +118,8 @@ class GreedySearch:
         first = key_values[0].layers[0] if isinstance(key_values[0], Joined) else key_values[0]
         self._dtype = getattr(first, 'dtype', None)
         self.drafted, self.right = 0, 0
+        self._worth = _WORTH_INT8 if int8 else _WORTH
+        self._lately, self._right_lately = 0.0, 0.0  # of what was drafted
         self._refused = 0  # captions, in a row
         self.recalled, self.said_again = 0, 0
         self._recall = Recall()
@@ -159,6 +165,9 @@ class GreedySearch:
         self.said_again += right[0] * len(rows)
         self.drafted += tried[1] * len(rows)
         self.right += right[1] * len(rows)
+        fades = 0.5 if self._lately > _REMEMBERED else 1.0
+        self._lately = fades * self._lately + tried[1]
+        self._right_lately = fades * self._right_lately + right[1]
         tokens, said, scores = [], [], []
         for row, row_chances in zip(words.t().tolist(), chances.t().double().cpu()):
             length = next((i for i, token in enumerate(row) if token in self._ends), len(row))
@@ -173,8 +182,9 @@ class GreedySearch:
 
 
     def _may_draft(self) -> bool:
-        """Tell whether a draft is worth asking: it has been right, or may be by now."""
-        self._refused = 0 if 2 * self.right + _WRONG >= self.drafted else self._refused + 1
+        """Tell whether a draft is worth asking: it has been right of late, or may be by now."""
+        pays = self._right_lately >= self._worth * (self._lately - _UNSURE)
+        self._refused = 0 if pays else self._refused + 1
         return self._refused % _ASKED_AGAIN == 0
 
 

@@ -249,13 +249,18 @@ def test_a_draft_that_stays_wrong_is_asked_of_few_captions(monkeypatch):
             search([START], hidden, [0], None, 30)
             asked.append(search.drafted > before)
     assert all(asked[:2]) and 2 <= sum(asked[10:]) <= 4  # 70 captions
-    search.right = search.drafted  # it is right again
+
+
+def test_a_draft_that_is_right_again_is_asked_again(monkeypatch):
+    search, hidden, asked = GreedySearch(_packed(0), VOCABULARY + 1), _hidden(1), []
+    search._lately, search._right_lately = 256.0, 0.0  # it was wrong
     with torch.inference_mode():
-        search([START], hidden, [0], None, 30)
-        search([START], hidden, [0], None, 30)
-        before = search.drafted
-        search([START], hidden, [0], None, 30)
-    assert search.drafted > before
+        for _ in range(300):
+            before = search.drafted
+            search([START], hidden, [0], None, 30)
+            asked.append(search.drafted > before)
+    assert search.right > 0.8 * search.drafted
+    assert sum(asked[:31]) <= 1 and all(asked[-10:])
 
 
 @pytest.mark.parametrize('seed', range(8))
