@@ -243,8 +243,10 @@ def _draft(decoder: Decoder) -> Decoder | None:
     One in bfloat16 or float32 is drafted in int8, one in int8 in 4 bits where there is a kernel.
     """
     if not any(map(is_wide, decoder.modules())):
-        packed = [module for module in decoder.modules() if isinstance(module, KernelInt8Linear)]
-        if sum(module.packed_numbers for module in packed) < _UNCACHED:
+        packed = [module for module in decoder.modules() if is_int8(module)]
+        # torch's layers round a token that comes alone in another way than several together.
+        if (not all(isinstance(module, KernelInt8Linear) for module in packed)
+                or sum(module.packed_numbers for module in packed) < _UNCACHED):
             return None
     elif not can_round():
         return None

@@ -6,7 +6,8 @@ Of each row the result is the same whatever other rows there are, to the last bi
 """
 
 # torch.jit reads the annotations themselves, so they are not postponed here.
-from typing import Optional
+from collections.abc import Iterable, Iterator
+from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -78,9 +79,10 @@ class KernelInt8Linear(nn.Module):
         return torch.ops.caption_ros.linear_int8(x.contiguous(), self.packed, self.scales,
                                                  self.totals, self.bias, self.outs)
 
-    def dense(self) -> Tensor:
-        """Return the weights as they were rounded, (out, in), in float32."""
-        return (_as_matrix(self.packed, self.outs).float() - 128) * self.scales[:, None]
+    def slices(self) -> Iterator[Tensor]:
+        """Yield the weights as they were rounded, (some of out, in), in float32."""
+        for packed, scales in zip(self.packed.split(_SLICE // _OUTS), self.scales.split(_SLICE)):
+            yield (_as_matrix(packed, len(scales)).float() - 128) * scales[:, None]
 
 
 class KernelInt4Linear(nn.Module):
@@ -89,12 +91,17 @@ class KernelInt4Linear(nn.Module):
     It takes and returns float32, and rounds each row of inputs to 8 bits.
     """
 
-    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:
-        """Round weights, (out, in), that fits() accepts; take a bias, (out,), or None."""
+    def __init__(self, weight: Union[Tensor, Iterable[Tensor]], bias: Optional[Tensor]) -> None:
+        """Round weights, (out, in), that fits() accepts; take a bias, (out,), or None.
+
+        Weights may come in slices of some outputs, 64 or a multiple of that but for the last.
+        """
         super().__init__()
-        self.outs, self.ins = weight.shape
+        self.outs, self.ins = 0, 0
         scales, packed = [], []
-        for part in weight.detach().split(_SLICE):
+        for part in weight.split(_SLICE) if isinstance(weight, Tensor) else weight:
+            part = part.detach()
+            self.outs, self.ins = self.outs + len(part), part.size(1)
             groups = functional.pad(part.float(), [0, -self.ins % _GROUP, 0, -len(part) % _OUTS])
             groups = groups.reshape(-1, _OUTS, groups.size(1) // _GROUP, _GROUP)
             scale = (groups.abs().amax(-1) / 7).clamp(min=1e-12).to(torch.bfloat16)

@@ -247,7 +247,7 @@ def rounded(module: nn.Module) -> nn.Module:
     if is_wide(module):
         return int8_linear(module.dense(), module.bias)
     if isinstance(module, KernelInt8Linear):
-        return KernelInt4Linear(module.dense(), module.bias)
+        return KernelInt4Linear(module.slices(), module.bias)
     if isinstance(module, ScreenedHead):
         return module.rough
     copied = copy.copy(module)

@@ -91,8 +91,9 @@ def _attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Te
     if causal is None:
         causal = getattr(module, 'is_causal', True)  # as transformers has it
     wanted = torch.float32 if narrows else torch.bfloat16
-    if (query.dtype != wanted or query.shape != key.shape or tokens < _TOKENS or scaling is None
-            or attention_mask is not None or causal or torch.is_grad_enabled()):
+    if (any(x.dtype != wanted or x.shape != query.shape for x in (query, key, value))
+            or tokens < _TOKENS or scaling is None or attention_mask is not None or causal
+            or torch.is_grad_enabled()):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if has_kernel('attend_own') and query.shape[-1] % 2 == 0:
         rows = (x.transpose(1, 2) for x in (query, key, value))

@@ -20,6 +20,7 @@ from caption_ros.ros.reader import Reader
 
 _DEPTH = 10
 _PUBLISHERS = 64  # whose last numbers are remembered
+_MOST_LOST = 1_000_000  # at once; Fast DDS has told of 2**31 and more where nothing was lost
 
 
 class FollowingSubscription:
@@ -56,6 +57,7 @@ class FollowingSubscription:
         self._on_unread = on_unread
         self._numbers: dict[bytes, int] = {}  # of the last message, by publisher
         self._missing = 0  # messages that the last one came without, less those told as lost
+        self._since_lost = 0  # messages since
         self._reader = reader
         self._raw = raw
         self._topic = topic
@@ -75,6 +77,8 @@ class FollowingSubscription:
         offers = [info.qos_profile.reliability for info in found
                   if info.topic_type == self.type]
         self.other_types = tuple(sorted({info.topic_type for info in found} - {self.type}))
+        if self.publishers != len(offers):
+            self._numbers.pop(b'', None)
         self.publishers = len(offers)
         self.best_effort_publishers = sum(offer != ReliabilityPolicy.RELIABLE for offer in offers)
         wanted = bool(offers) and not self.best_effort_publishers
@@ -95,22 +99,27 @@ class FollowingSubscription:
     def _on_message(self, message: Any, info: dict[str, Any]) -> None:
         if self._missing > 0:  # the transport has had the time to tell what it lost
             self._on_unread(self._missing)
-        missing = self._passed_over(info)
-        self._missing = missing + min(self._missing, 0) if missing else 0
+        # What was lost is told while earlier messages still wait, and its gap shows after them.
+        self._since_lost += 1
+        told = min(self._missing, 0) if self._since_lost <= _DEPTH else 0
+        self._missing = told + self._passed_over(info)
         self._callback(message)
 
     def _on_message_lost(self, count: int) -> None:
-        self._missing -= count
-        self._on_lost(count)
+        if 0 < count <= _MOST_LOST:
+            self._missing -= count
+            self._since_lost = 0
+            self._on_lost(count)
 
     def _passed_over(self, info: dict[str, Any]) -> int:
         """Return how many messages of its publisher came between this one and the last."""
         number = info.get('publication_sequence_number')
-        publisher = info.get('publisher_gid')
-        if number is None or publisher is None:
+        publisher = info.get('publisher_gid')  # Jazzy does not tell
+        if number is None or (publisher is None and self.publishers != 1):
             return 0
-        last = self._numbers.pop(publisher['data'], number - 1)
-        self._numbers[publisher['data']] = number
+        name = b'' if publisher is None else publisher['data']
+        last = self._numbers.pop(name, number - 1)
+        self._numbers[name] = number
         if len(self._numbers) > _PUBLISHERS:
             del self._numbers[next(iter(self._numbers))]
         return max(number - last - 1, 0)
@@ -120,14 +129,17 @@ class FollowingSubscription:
             ReliabilityPolicy.RELIABLE if self.reliable else ReliabilityPolicy.BEST_EFFORT))
         try:
             return self._node.create_subscription(
-                self._message_type, self._topic, self._callback, qos,
+                self._message_type, self._topic, self._no_executor, qos,
                 callback_group=self._reader.group, raw=self._raw,
                 event_callbacks=SubscriptionEventCallbacks(
                     message_lost=lambda event: self._on_message_lost(event.total_count_change)))
         except UnsupportedEventTypeError:  # of a middleware that does not count losses
             return self._node.create_subscription(
-                self._message_type, self._topic, self._callback, qos,
+                self._message_type, self._topic, self._no_executor, qos,
                 callback_group=self._reader.group, raw=self._raw)
+
+    def _no_executor(self, message: Any) -> None:
+        """Stand where rclpy wants a callback; the reader's group keeps executors away."""
 
 
 def _name_of(message_type: Any) -> str:

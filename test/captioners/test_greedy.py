@@ -282,6 +282,17 @@ def test_a_draft_in_4_bits_changes_no_word_of_int8(seed, layers, monkeypatch):
     assert seed or search.right  # four bits of so few weights are often wrong
 
 
+@pytest.mark.parametrize('change', [{'n_inner': 50}, {'n_embd': 26}])
+def test_a_decoder_with_layers_that_do_not_fit_the_kernel_has_no_draft(change, monkeypatch):
+    monkeypatch.setattr(greedy, '_UNCACHED', 1)
+    model = _decoder(**change)
+    pack_linears(model, int8=True)
+    with torch.inference_mode():
+        search = GreedySearch(model, END)
+        search([START], torch.randn(1, SEEN, model.config.n_embd), [0], None, 12)
+    assert search.drafted == 0
+
+
 def test_a_small_decoder_in_int8_has_no_draft():
     model = _decoder()
     pack_linears(model, int8=True)

@@ -123,7 +123,8 @@ def test_beside_weights_of_int8_attention_is_narrowed(kind, layers, asked):
     assert 0 < (after - exact).abs().mean() < 1.1 * (before - exact).abs().mean()
 
 
-@pytest.mark.parametrize('why', ['few', 'float32', 'mask', 'causal', 'gradient', 'cross'])
+@pytest.mark.parametrize('why', ['few', 'float32', 'mask', 'causal', 'gradient', 'cross',
+                                 'other type', 'other width'])
 def test_all_else_is_left_to_torch(why, monkeypatch):
     asked = []
     monkeypatch.setattr(products, 'sdpa_attention_forward', lambda *args, **options: asked.append(
@@ -132,6 +133,10 @@ def test_all_else_is_left_to_torch(why, monkeypatch):
                                dtype=torch.float32 if why == 'float32' else torch.bfloat16)
     if why == 'cross':
         query = query[:, :, :1]
+    if why == 'other type':
+        value = value.float()
+    if why == 'other width':
+        value = value[..., :8]
     mask = torch.zeros(2, 1, 200, 200) if why == 'mask' else None
     layer = torch.nn.Module()
     layer.is_causal = why == 'causal'
