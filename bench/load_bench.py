@@ -39,7 +39,7 @@ ANSWER_TIMEOUT_S = 10.0
 WANTED_GROWTH = 0.01
 INFERENCE = ('captioner', 'encode')  # how the names of its threads begin
 COUNTS = ('images received', 'images lost in transport', 'masks received',
-          'masks lost in transport', 'images replaced unread', 'masks replaced unread', 'pairs',
+          'masks lost in transport', 'images missed', 'masks missed', 'pairs',
           'frames replaced by a newer one')
 # Python before 3.14 keeps the names of threads to itself; here /proc has to tell them apart.
 NAMED_NODE = """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _COUNTS = ('images received', 'masks received', 'bad frames', 'images with stamp 0',
            'masks scaled', 'regions left out', 'frames replaced by a newer one',
            'frames skipped as unchanged', 'images lost in transport', 'masks lost in transport',
-           'images replaced unread', 'masks replaced unread')
+           'images missed', 'masks missed')
 
 
 class Camera:
@@ -250,7 +250,7 @@ class Camera:
             self._node, kind, topic, take,
             lambda count: self.counters.add(f'{what} lost in transport', count), self._reader,
             raw=is_image,
-            on_unread=lambda count: self.counters.add(f'{what} replaced unread', count))
+            on_missed=lambda count: self.counters.add(f'{what} missed', count))
 
     def _on_image(self, message: Any) -> None:
         self.intake.on_image(message)

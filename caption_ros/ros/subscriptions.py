@@ -20,7 +20,7 @@ from caption_ros.ros.reader import Reader
 
 _DEPTH = 10
 _PUBLISHERS = 64  # whose last numbers are remembered
-_MOST_LOST = 1_000_000  # at once; Fast DDS has told of 2**31 and more where nothing was lost
+_MOST_LOST = 1_000_000  # at once; Fast DDS tells of 2**31 and more where one was lost
 
 
 class FollowingSubscription:
@@ -34,8 +34,9 @@ class FollowingSubscription:
         on_lost: Takes the number of messages that the transport lost since the last call.
         reader: Takes the messages.
         raw: Hand the serialized bytes on instead of a message.
-        on_unread: Takes the number of messages that newer ones replaced before they were read;
-            on the reader's thread, when the next one comes. Not known of every middleware.
+        on_missed: Takes the number of messages that are missing before one that comes, lost or
+            replaced by newer ones before they were read, by the numbers of their publisher; on
+            the reader's thread. Not known of every middleware.
 
     Attributes:
         topic: The topic, remapped.
@@ -49,15 +50,13 @@ class FollowingSubscription:
     def __init__(self, node: Node, message_type: Any, topic: str,
                  callback: Callable[[Any], None], on_lost: Callable[[int], None],
                  reader: Reader, *, raw: bool = False,
-                 on_unread: Callable[[int], None] = lambda count: None) -> None:
+                 on_missed: Callable[[int], None] = lambda count: None) -> None:
         self._node = node
         self._message_type = message_type
         self._callback = callback
         self._on_lost = on_lost
-        self._on_unread = on_unread
+        self._on_missed = on_missed
         self._numbers: dict[bytes, int] = {}  # of the last message, by publisher
-        self._missing = 0  # messages that the last one came without, less those told as lost
-        self._since_lost = 0  # messages since
         self._reader = reader
         self._raw = raw
         self._topic = topic
@@ -97,18 +96,13 @@ class FollowingSubscription:
             self._subscription = None
 
     def _on_message(self, message: Any, info: dict[str, Any]) -> None:
-        if self._missing > 0:  # the transport has had the time to tell what it lost
-            self._on_unread(self._missing)
-        # What was lost is told while earlier messages still wait, and its gap shows after them.
-        self._since_lost += 1
-        told = min(self._missing, 0) if self._since_lost <= _DEPTH else 0
-        self._missing = told + self._passed_over(info)
+        missed = self._passed_over(info)
+        if missed:
+            self._on_missed(missed)
         self._callback(message)
 
     def _on_message_lost(self, count: int) -> None:
         if 0 < count <= _MOST_LOST:
-            self._missing -= count
-            self._since_lost = 0
             self._on_lost(count)
 
     def _passed_over(self, info: dict[str, Any]) -> int:

@@ -230,7 +230,7 @@ def test_no_frame_is_captioned_twice_and_the_newest_wins(make_bench):
     assert bench.captioner.threads == {'captioner'}  # never in a subscription callback
 
 
-def test_images_that_newer_ones_replace_before_they_are_read_are_counted(make_bench):
+def test_images_that_newer_ones_replace_before_they_are_read_are_missed(make_bench):
     bench = make_bench(describe='scene').start()
     bench.advertise('image')
     bench.send((1, 0))
@@ -242,8 +242,9 @@ def test_images_that_newer_ones_replace_before_they_are_read_are_counted(make_be
     bench.caption_of((21, 0))
     bench.send((22, 0))
     bench.caption_of((22, 0))
-    wait_for(lambda: bench.value('input', 'images received') == '13')  # one was in work
-    wait_for(lambda: bench.value('input', 'images replaced unread') == '9')
+    missed = wait_for(lambda: int(bench.value('input', 'images missed') or 0))
+    assert missed >= 8  # ten wait, and one may have been in work
+    wait_for(lambda: bench.value('input', 'images received') == str(22 - missed))
     assert bench.value('input', 'images lost in transport') == '0'
 
 
