@@ -9,12 +9,10 @@ cores, each step of a model begins with a sleeping team to wake.
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from caption_ros.caption import Caption
@@ -28,29 +26,6 @@ from caption_ros.ros.look import Look, Outcome
 from caption_ros.ros.parameters import NodeParameters
 
 _LOOK_UP_S = 0.1
-_freezing = threading.Lock()
-_frozen = 0  # models of this process
-
-
-@contextmanager
-def _passed_over_by_the_collector() -> Iterator[None]:
-    """Keep the garbage collector from all that is there at the beginning of this block.
-
-    A model is hundreds of thousands of objects. To look for cycles among them takes 0.2 s, in
-    which no image is read; and no cycle is to be found while the model is there.
-    """
-    global _frozen
-    with _freezing:
-        gc.collect()
-        gc.freeze()
-        _frozen += 1
-    try:
-        yield
-    finally:
-        with _freezing:
-            _frozen -= 1
-            if not _frozen:
-                gc.unfreeze()
 
 
 @dataclass
@@ -120,13 +95,12 @@ class CaptionWorker:
         except Exception as error:  # whatever it is, who waits for the model gets it
             self._loaded.set_exception(error)
             return
-        with _passed_over_by_the_collector():
-            self._loaded.set_result(captioner)
-            ahead = LookAhead(self._mailbox, self._options, captioner)
-            try:
-                self._work(captioner, ahead)
-            finally:
-                ahead.close()
+        self._loaded.set_result(captioner)
+        ahead = LookAhead(self._mailbox, self._options, captioner)
+        try:
+            self._work(captioner, ahead)
+        finally:
+            ahead.close()
 
     def _work(self, captioner: Captioner, ahead: LookAhead) -> None:
         started_s = float('-inf')

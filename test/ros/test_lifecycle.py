@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 
@@ -258,15 +257,6 @@ def test_a_batch_that_hangs_is_an_error_and_describe_says_so(make_bench, monkeyp
     bench.captioner.gate.set()
     bench.caption_of((2, 0))
     bench.wait_for_status('inference', OK, 'captions are published')
-
-
-def test_the_garbage_collector_passes_over_a_loaded_model(make_bench):
-    bench = make_bench(describe='scene')
-    assert gc.get_freeze_count() == 0
-    bench.start()
-    assert gc.get_freeze_count() > 10_000
-    assert bench.change('deactivate') and bench.change('cleanup')
-    wait_for(lambda: gc.get_freeze_count() == 0)
 
 
 def test_counts_of_the_last_activation_are_not_recent_in_the_next(make_bench):

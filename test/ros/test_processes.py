@@ -108,6 +108,24 @@ def test_a_node_that_hangs_as_it_is_destroyed_ends_all_the_same(ros):
     assert 'Timeout' in told and 'in destroy_node' in told
 
 
+STAYS = """
+import gc
+from caption_ros.ros import caption_node
+loads = []
+caption_node.run_node = lambda make, args: loads.append(make.keywords['load_captioner'])
+caption_node.main([])
+for _ in range(2):
+    loads[0]('tabletop', device='cpu', dtype='auto').close()
+    print(gc.get_freeze_count() > 10_000, gc.collect() < 1000)
+"""
+
+
+def test_the_garbage_collector_passes_over_the_model_of_a_node_of_its_own():
+    done = subprocess.run([sys.executable, '-c', STAYS], capture_output=True, text=True,
+                          timeout=60)
+    assert done.stdout.split() == ['True'] * 4, done.stderr
+
+
 def test_camera_with_an_impossible_parameter_says_so_and_ends():
     process = start('scene_camera', 'rate_hz:=3000.0')
     said, _ = process.communicate(timeout=TIMEOUT_S)

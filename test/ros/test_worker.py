@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker: one thread for the model, frames looked at ahead, the newest one captioned."""
 
-import gc
 import threading
 import time
 from types import SimpleNamespace
@@ -176,13 +175,3 @@ def test_what_was_shown_while_static_frames_were_not_skipped_is_not_taken_for_th
         wait_for(lambda count=count: len(bench.said) > count)
         assert bench.said[-1].captions[0].text == str(number)
         assert not bench.said[-1].unchanged
-
-
-def test_of_two_models_the_collector_passes_over_the_second_when_the_first_is_freed():
-    def work():
-        return CaptionWorker(Model, Mailbox(), lambda: OPTIONS, lambda: SETTINGS, print, print)
-    assert gc.get_freeze_count() == 0
-    first, second = work(), work()
-    first.captioner(), second.captioner()
-    assert first.close(TIMEOUT_S) and gc.get_freeze_count() > 10_000
-    assert second.close(TIMEOUT_S) and gc.get_freeze_count() == 0
