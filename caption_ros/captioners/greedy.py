@@ -180,7 +180,6 @@ class GreedySearch:
             self._recall.keep(given, features, said, trust)
         return Decoded(tokens, scores)
 
-
     def _may_draft(self) -> bool:
         """Tell whether a draft is worth asking: it has been right of late, or may be by now."""
         pays = self._right_lately >= self._worth * (self._lately - _UNSURE)

@@ -23,6 +23,8 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
+# Takes a message and what rclpy tells of it.
+_Callback = Callable[[Any, dict[str, Any]], None]
 _FOREVER_NS = -1
 _PAUSE_S = 0.1
 _COMPLAINT_PERIOD_S = 5.0
@@ -56,15 +58,14 @@ class Reader:
         self._logger = node.get_logger()
         self.group = _NoExecutor()
         self._lock = threading.Lock()
-        self._callbacks: dict[Subscription, Callable[[Any, dict[str, Any]], None]] = {}
+        self._callbacks: dict[Subscription, _Callback] = {}
         self._closed = False
         self._changed = GuardCondition(None, None, context=self._context)
         self._context.on_shutdown(self._wake)
         self._thread = threading.Thread(target=self._run, name='reader', daemon=True)
         self._thread.start()
 
-    def add(self, subscription: Subscription,
-            callback: Callable[[Any, dict[str, Any]], None]) -> None:
+    def add(self, subscription: Subscription, callback: _Callback) -> None:
         """Hand a subscription's messages to a callback, on the reader's thread, from now on.
 
         It takes the message and what rclpy tells of it: by name its times, its publisher and the
@@ -129,8 +130,7 @@ class Reader:
             held.enter_context(self._context.handle)
             self._read_from(callbacks)
 
-    def _read_from(self,
-                   callbacks: dict[Subscription, Callable[[Any, dict[str, Any]], None]]) -> None:
+    def _read_from(self, callbacks: dict[Subscription, _Callback]) -> None:
         # Events as well: an executor that waits for them is woken by each message, too.
         events = [event for subscription in callbacks for event in subscription.event_handlers]
         wait_set = rclpy_implementation.WaitSet(
@@ -155,8 +155,7 @@ class Reader:
                     if data:
                         event.callback(data)
 
-    def _take(self, subscription: Subscription,
-              callback: Callable[[Any, dict[str, Any]], None]) -> None:
+    def _take(self, subscription: Subscription, callback: _Callback) -> None:
         try:
             taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if taken is not None:
