@@ -60,7 +60,7 @@ class Camera:
         name: As given.
         counters: What came and what became of it.
         trouble: The last thing that was wrong with the input.
-        outcome: What became of the last frame since activation, or None.
+        outcome: What became of the last frame since activation, without its pixels, or None.
         intake: From messages to frames.
         images: Subscription to images while active, or None.
         masks: Subscription to masks while active and wanted, or None.

@@ -9,6 +9,7 @@ model. Subscriptions only hand messages on; one thread converts, another caption
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import threading
 import time
@@ -62,6 +63,7 @@ _EXIT_TIMEOUT_S = 8.0
 _FIRST_BATCH_S = 30.0  # may compile, or look for the fastest kernels
 _HANG, _LEAST_HANG_S = 10, 20.0  # times the usual batch, and no less
 _BAD_LOOKS = 3  # seconds that an input is bad before it is logged; a camera may start later
+_PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 _TOGETHER = 'values that do not go together'
 _TO_COUNT = ('frames captioned', 'captions published', 'captions held back', 'model failures',
              'results dropped after deactivation', 'prompts refused')
@@ -394,9 +396,9 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 self._counters.add('results dropped after deactivation')
                 return False
             last = camera.outcome
-            again = (last is not None and last.frame.image is outcome.frame.image
+            again = (last is not None and last.frame.has_image_of(outcome.frame)
                      and not isinstance(last.error, OptionError))
-            camera.outcome = outcome
+            camera.outcome = outcome.without_pixels()
             self._outcome_changed.notify_all()
             if outcome.error is not None:
                 self._note_failure(camera, outcome)
@@ -498,8 +500,8 @@ class CaptionNode(LifecycleNodeMixin, Node):
             asked: The options that each camera's frame was left to the worker again for.
         """
         outcome, options = camera.outcome, self._options()
-        if outcome is None or (outcome.frame is not frame
-                               and outcome.frame.arrived_s <= frame.arrived_s):
+        if outcome is None or not (outcome.frame.is_same(frame)
+                                   or outcome.frame.arrived_s > frame.arrived_s):
             return False
         if outcome.options == options or isinstance(outcome.error, OptionError):
             return True
@@ -625,8 +627,19 @@ def load_to_stay(*args: Any, **options: Any) -> Captioner:
     return captioner
 
 
+def heed_profile() -> None:
+    """Let a Fast DDS profile, where one is named, say what becomes of the memory of images.
+
+    ROS 2 sets that by itself, unless told otherwise before it starts: what as many images took as
+    have ever waited to be read is then kept for as long as the node runs.
+    """
+    if any(os.environ.get(name) for name in _PROFILES):
+        os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the node."""
+    heed_profile()
     run_node(partial(CaptionNode, load_captioner=load_to_stay), args)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from caption_ros.health import Counters
@@ -45,6 +46,18 @@ class Frame:
     def header(self) -> Any:
         """Header of the image, with the fields of std_msgs/Header."""
         return self.image.header
+
+    def has_image_of(self, other: Frame) -> bool:
+        """Tell whether it is another's image, whatever is marked in it."""
+        return self.arrived_s == other.arrived_s
+
+    def is_same(self, other: Frame) -> bool:
+        """Tell whether it is another's image with the same marks."""
+        return self.has_image_of(other) and self.marks is other.marks
+
+    def without_pixels(self) -> Frame:
+        """Return it without image and mask, which take megabytes; the header stays."""
+        return replace(self, image=SimpleNamespace(header=self.header), mask=None)
 
 
 class Intake:
@@ -168,8 +181,8 @@ class Intake:
     def again(self, frame: Frame) -> None:
         """Leave a frame for the worker once more, unless a newer one waits."""
         with self._lock:
-            if self.newest is frame:
-                self._mailbox.put(frame, self._camera)
+            if self.newest is not None and self.newest.is_same(frame):
+                self._mailbox.put(self.newest, self._camera)
 
     def renew(self) -> Frame | None:
         """Return the newest frame; where the box that is pointed at is another since, with that.

@@ -32,7 +32,7 @@ class Outcome:
         latency_s: From taking the frame to the captions of its batch, seconds.
         error: Why there are no captions, or None.
         scaled_mask: Text about a mask of another size than the image, or empty.
-        rgb: The image, shape (H, W, 3), uint8; None when it could not be read.
+        rgb: The image, shape (H, W, 3), uint8; None when it could not be read, or is forgotten.
         regions: How many regions it has; None when nobody said.
         left_out: How many more its mask marks than max_regions allows.
         unchanged: Whether it shows what the last one did; the captions are those of that one.
@@ -58,6 +58,10 @@ class Outcome:
     def bad_frame(self) -> bool:
         """True when the frame was at fault and not the model."""
         return isinstance(self.error, ImageFormatError | RegionError)
+
+    def without_pixels(self) -> Outcome:
+        """Return it without image and mask, as it is remembered."""
+        return replace(self, frame=self.frame.without_pixels(), rgb=None)
 
 
 @dataclass
@@ -114,7 +118,8 @@ class Look:
     def outcome(self, latency_s: float) -> Outcome:
         """Return what became of the frame."""
         if self.same_as is not None:
-            return replace(self.same_as, frame=self.frame, latency_s=latency_s, unchanged=True)
+            return replace(self.same_as, frame=self.frame, rgb=self.rgb, latency_s=latency_s,
+                           unchanged=True)
         return Outcome(self.frame, self.options, tuple(self.captions), latency_s, self.error,
                        self.scaled_mask, self.rgb,
                        None if self.regions is None else len(self.regions), self.left_out)

@@ -120,6 +120,7 @@ class CaptionWorker:
                 except Exception as error:  # a thread that ends would leave the node mute
                     self._failed(error)
                 self.since_s = None
+            del frames  # or they would be kept until the next ones are there
 
     def _caption(self, frames: Sequence[Frame], started_s: float, captioner: Captioner,
                  ahead: LookAhead) -> list[Outcome]:
@@ -139,7 +140,7 @@ class CaptionWorker:
         outcomes = [look.outcome(time.monotonic() - started_s) for look in looks]
         for outcome in outcomes:
             if not outcome.unchanged and outcome.frame.camera in self._shown:
-                self._shown[outcome.frame.camera].outcome = outcome
+                self._shown[outcome.frame.camera].outcome = outcome.without_pixels()
         return outcomes
 
     def _last_of(self, look: Look, options: CaptionOptions, now_s: float,

@@ -24,7 +24,7 @@ SETTINGS = SimpleNamespace(max_rate_hz=0.0, skip_static=False)
 
 def _frame(number):
     message = SimpleNamespace(data=bytes([number] * 12), height=2, width=2, step=6,
-                              encoding='rgb8', is_bigendian=0)
+                              encoding='rgb8', is_bigendian=0, header=SimpleNamespace())
     return Frame(message, None, time.monotonic(), 1)
 
 
@@ -170,8 +170,8 @@ def test_what_was_shown_while_static_frames_were_not_skipped_is_not_taken_for_th
     static = SimpleNamespace(max_rate_hz=0.0, skip_static=True, skip_static_max_silence_s=60.0)
     for number, settings in ((10, static), (200, SETTINGS), (11, static)):
         bench.settings = settings
-        bench.mailbox.put(_frame(number))
         count = len(bench.said)
+        bench.mailbox.put(_frame(number))
         wait_for(lambda count=count: len(bench.said) > count)
         assert bench.said[-1].captions[0].text == str(number)
         assert not bench.said[-1].unchanged
