@@ -8,7 +8,6 @@ model. Subscriptions only hand messages on; one thread converts, another caption
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import statistics
@@ -16,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -66,9 +64,6 @@ _FIRST_BATCH_S = 30.0  # may compile, or look for the fastest kernels
 _HANG, _LEAST_HANG_S = 10, 20.0  # times the usual batch, and no less
 _BAD_LOOKS = 3  # seconds that an input is bad before it is logged; a camera may start later
 _PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-# M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h; 32 MiB is the most that glibc
-# takes for the first, and an image of 4K.
-_MALLOPT = {-3: 32 << 20, -1: 32 << 20, -8: 1}
 _TOGETHER = 'values that do not go together'
 _TO_COUNT = ('frames captioned', 'captions published', 'captions held back', 'model failures',
              'results dropped after deactivation', 'prompts refused')
@@ -642,24 +637,8 @@ def heed_profile() -> None:
         os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')
 
 
-def calm_heap() -> None:
-    """Let what one image took serve the next, unless the environment says how to allocate.
-
-    By itself glibc gives the system back what becomes free at the top of a heap, to get it again
-    page by page, with two cameras of 1920x1080 16,000 times a second; and each thread has a heap
-    of its own, where what it gives up is of no use to the others.
-    """
-    if any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ):
-        return
-    with suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in _MALLOPT.items():
-            mallopt(option, value)
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run the node."""
-    calm_heap()
     heed_profile()
     run_node(partial(CaptionNode, load_captioner=load_to_stay), args)
 

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import resource
 import subprocess
 import sys
 import weakref
@@ -65,34 +62,6 @@ for _ in range({WAITING}):
 print('sent', flush=True)
 sys.stdin.readline()
 """
-
-IMAGES = f"""
-import resource
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from caption_ros.ros.caption_node import calm_heap
-
-def faults_of_rounds():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(lambda: [b'x' * ({IMAGE_MIB} << 20) for _ in range(3)]).result()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-calm_heap()
-faults_of_rounds()
-print(faults_of_rounds())
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), 'mallopt'), reason='another C library')
-@pytest.mark.parametrize(('environment', 'is_calm'), [({}, True), ({'MALLOC_ARENA_MAX': '8'},
-                                                                   False)])
-def test_what_an_image_took_serves_the_next(environment, is_calm):
-    done = subprocess.run([sys.executable, '-c', IMAGES], capture_output=True, text=True,
-                          timeout=60, env=os.environ | environment)
-    an_image = (IMAGE_MIB << 20) // resource.getpagesize()
-    assert (int(done.stdout) < 20 * an_image) == is_calm, done.stdout
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
