@@ -6,7 +6,7 @@ A frame of each camera is captioned as one batch, by calls one after another, an
 the same time, each with a model of its own. The three take turns, and only one of them computes
 at a time. Run by hand:
 
-    python bench/cameras_bench.py [MODEL] [--cameras 4] [--seconds 10] [--rounds 3]
+    python bench/cameras_bench.py [MODEL] [--cameras 4] [--seconds 10] [--rounds 3] [--threads 1]
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -50,8 +52,10 @@ def seconds_each(work: Callable[[], object], seconds: float) -> float:
     return (time.perf_counter() - start_s) / count
 
 
-def node(camera: int, model: str, seconds: float, start: Any, done: Any) -> None:
+def node(camera: int, model: str, threads: int, seconds: float, start: Any, done: Any) -> None:
     """Caption one camera's frame each time all may start; a process of its own."""
+    if threads:
+        torch.set_num_threads(threads)
     captioner = load_captioner(model)
     rgb, regions = frame_of(camera, captioner)
     work = partial(captioner.caption, rgb, regions, OPTIONS)
@@ -67,12 +71,15 @@ def main() -> int:
     parser.add_argument('--cameras', type=int, default=4)
     parser.add_argument('--seconds', type=float, default=10.0, help='of each way in a round')
     parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--threads', type=int, default=0,
+                        help='of each process; 0 is as many as torch takes')
     arguments = parser.parse_args()
     count, seconds = arguments.cameras, arguments.seconds
     context = multiprocessing.get_context('spawn')
     start, done = context.Queue(), context.Queue()
     nodes = [context.Process(target=node, daemon=True, args=(
-        camera, arguments.model, seconds, start, done)) for camera in range(count)]
+        camera, arguments.model, arguments.threads, seconds, start, done))
+        for camera in range(count)]
     for process in nodes:
         process.start()
     captioner = load_captioner(arguments.model)
