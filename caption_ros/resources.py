@@ -10,6 +10,9 @@ from pathlib import Path
 
 from caption_ros.errors import CaptionRosError
 
+# Either names a file of Fast DDS profiles; the second is its older name.
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+
 
 def config_path(name: str) -> Path:
     """Return the path of a shipped file of ``config/``.

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from caption_ros.doctor.finding import OK, PROBLEM, WARNING, Finding, one_line
 from caption_ros.errors import CaptionRosError
+from caption_ros.resources import PROFILE_VARIABLES
 
-PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
-_OLD_PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+PROFILE_VARIABLE = PROFILE_VARIABLES[0]
 _BOOTSTRAP_VARIABLE = '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
 
 _DEFAULT_SEGMENT_BYTES = 512 << 10  # Fast DDS without a profile
@@ -118,8 +118,7 @@ def check_profile(env: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     if 'fastrtps' not in rmw:
         yield Finding(name, OK, f'not needed with {rmw}')
         return
-    variable = next((variable for variable in (PROFILE_VARIABLE, _OLD_PROFILE_VARIABLE)
-                     if env.get(variable)), None)
+    variable = next((variable for variable in PROFILE_VARIABLES if env.get(variable)), None)
     if variable is None:
         yield Finding(name, WARNING, f'{PROFILE_VARIABLE} is not set: best-effort images of more '
                       f'than {_DEFAULT_SEGMENT_BYTES >> 10} KiB are mostly lost',

@@ -37,6 +37,7 @@ from caption_ros.errors import CaptionRosError, OptionError
 from caption_ros.health import Counters, Level, Status, Trouble, inference_status, model_status
 from caption_ros.mailbox import Mailbox
 from caption_ros.message import stamp_to_ns
+from caption_ros.resources import PROFILE_VARIABLES
 from caption_ros.ros.camera import Camera
 from caption_ros.ros.diagnostics import diagnostics_msg
 from caption_ros.ros.intake import Frame
@@ -63,7 +64,6 @@ _EXIT_TIMEOUT_S = 8.0
 _FIRST_BATCH_S = 30.0  # may compile, or look for the fastest kernels
 _HANG, _LEAST_HANG_S = 10, 20.0  # times the usual batch, and no less
 _BAD_LOOKS = 3  # seconds that an input is bad before it is logged; a camera may start later
-_PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 _TOGETHER = 'values that do not go together'
 _TO_COUNT = ('frames captioned', 'captions published', 'captions held back', 'model failures',
              'results dropped after deactivation', 'prompts refused')
@@ -633,7 +633,7 @@ def heed_profile() -> None:
     ROS 2 sets that by itself, unless told otherwise before it starts: what as many images took as
     have ever waited to be read is then kept for as long as the node runs.
     """
-    if any(os.environ.get(name) for name in _PROFILES):
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')
 
 
