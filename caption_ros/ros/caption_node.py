@@ -640,7 +640,11 @@ def heed_profile() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the node."""
     heed_profile()
-    run_node(partial(CaptionNode, load_captioner=load_to_stay), args)
+    try:
+        run_node(partial(CaptionNode, load_captioner=load_to_stay), args)
+    finally:
+        # Else rclpy's context outlives the process, and Fast DDS's shared memory with it.
+        gc.unfreeze()
 
 
 if __name__ == '__main__':

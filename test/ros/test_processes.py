@@ -126,6 +126,33 @@ def test_the_garbage_collector_passes_over_the_model_of_a_node_of_its_own():
     assert done.stdout.split() == ['True'] * 4, done.stderr
 
 
+def segments_of(pid):
+    """Return where the middleware's shared memory is that a process has mapped."""
+    with open(f'/proc/{pid}/maps') as maps:
+        return set(re.findall(r'/dev/shm/fastdds_[0-9a-f]{16}$', maps.read(), re.M))
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs /proc')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_node_with_a_model_leaves_no_shared_memory_behind(ros, number):
+    node = rclpy.create_node('camera')
+    images = node.create_publisher(Image, 'image', QoSProfile(depth=5))
+    own = segments_of(os.getpid())
+    process = start('caption_node', 'describe:=scene')
+    try:
+        wait_for(lambda: images.get_subscription_count() > 0, timeout_s=4 * TIMEOUT_S)
+        segments = segments_of(process.pid) - own
+        process.send_signal(number)
+        process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        process.communicate()
+        node.destroy_node()
+    assert process.returncode == 0
+    assert segments
+    assert not [one for one in segments if os.path.exists(one)]
+
+
 def test_camera_with_an_impossible_parameter_says_so_and_ends():
     process = start('scene_camera', 'rate_hz:=3000.0')
     said, _ = process.communicate(timeout=TIMEOUT_S)
