@@ -59,12 +59,12 @@ class CompressedImage:
     data: memoryview
 
 
-def is_plain_cdr(serialized: bytes) -> bool:
+def is_plain_cdr(serialized: bytes | memoryview) -> bool:
     """Tell whether a message is written in the way that is read here, as all of ROS 2's are."""
     return bytes(serialized[:2]) in _ORDERS
 
 
-def read_image(serialized: bytes) -> RawImage:
+def read_image(serialized: bytes | memoryview) -> RawImage:
     """Read a serialized sensor_msgs/Image.
 
     Raises:
@@ -75,7 +75,7 @@ def read_image(serialized: bytes) -> RawImage:
                     reader.uint8(), reader.uint32(), reader.sequence())
 
 
-def read_compressed_image(serialized: bytes) -> CompressedImage:
+def read_compressed_image(serialized: bytes | memoryview) -> CompressedImage:
     """Read a serialized sensor_msgs/CompressedImage.
 
     Raises:
@@ -88,7 +88,7 @@ def read_compressed_image(serialized: bytes) -> CompressedImage:
 class _Reader:
     """Reads one field after the other."""
 
-    def __init__(self, serialized: bytes) -> None:
+    def __init__(self, serialized: bytes | memoryview) -> None:
         if not is_plain_cdr(serialized):
             raise ImageFormatError(f'message of {len(serialized)} bytes begins with '
                                    f'{bytes(serialized[:2]).hex()!r}, wanted plain CDR; '

@@ -22,7 +22,7 @@ from caption_ros.message import stamp_to_ns
 from caption_ros.record import caption_record, caption_text
 
 
-def image_from_bytes(serialized: bytes, kind: Any) -> Any:
+def image_from_bytes(serialized: bytes | memoryview, kind: Any) -> Any:
     """Read a serialized image with the fields of its message; its data is not copied.
 
     Args:
@@ -33,7 +33,7 @@ def image_from_bytes(serialized: bytes, kind: Any) -> Any:
         ImageFormatError: If it is cut off.
     """
     if not is_plain_cdr(serialized):
-        return deserialize_message(serialized, kind)
+        return deserialize_message(bytes(serialized), kind)
     return (read_compressed_image if kind is CompressedImage else read_image)(serialized)
 
 

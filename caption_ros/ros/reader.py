@@ -23,6 +23,8 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
+from caption_ros.ros.taking import Take, take_of
+
 # Takes a message and what rclpy tells of it.
 _Callback = Callable[[Any, dict[str, Any]], None]
 _FOREVER_NS = -1
@@ -58,7 +60,7 @@ class Reader:
         self._logger = node.get_logger()
         self.group = _NoExecutor()
         self._lock = threading.Lock()
-        self._callbacks: dict[Subscription, _Callback] = {}
+        self._callbacks: dict[Subscription, tuple[Take, _Callback]] = {}
         self._closed = False
         self._changed = GuardCondition(None, None, context=self._context)
         self._context.on_shutdown(self._wake)
@@ -69,10 +71,11 @@ class Reader:
         """Hand a subscription's messages to a callback, on the reader's thread, from now on.
 
         It takes the message and what rclpy tells of it: by name its times, its publisher and the
-        number that this one gave it.
+        number that this one gave it. A serialized message is a view of memory that is used again
+        when no view is left.
         """
         with self._lock:
-            self._callbacks[subscription] = callback
+            self._callbacks[subscription] = take_of(subscription), callback
         self._wake()
 
     def remove(self, subscription: Subscription) -> None:
@@ -130,7 +133,7 @@ class Reader:
             held.enter_context(self._context.handle)
             self._read_from(callbacks)
 
-    def _read_from(self, callbacks: dict[Subscription, _Callback]) -> None:
+    def _read_from(self, callbacks: dict[Subscription, tuple[Take, _Callback]]) -> None:
         # Events as well: an executor that waits for them is woken by each message, too.
         events = [event for subscription in callbacks for event in subscription.event_handlers]
         wait_set = rclpy_implementation.WaitSet(
@@ -146,18 +149,18 @@ class Reader:
             if self._changed.handle.pointer in wait_set.get_ready_entities('guard_condition'):
                 return
             ready = wait_set.get_ready_entities('subscription')
-            for subscription, callback in callbacks.items():
+            for subscription, (take, callback) in callbacks.items():
                 if subscription.handle.pointer in ready:
-                    self._take(subscription, callback)
+                    self._take(subscription, take, callback)
             for event in events:
                 if event.is_ready(wait_set):
                     data = event.take_data()
                     if data:
                         event.callback(data)
 
-    def _take(self, subscription: Subscription, callback: _Callback) -> None:
+    def _take(self, subscription: Subscription, take: Take, callback: _Callback) -> None:
         try:
-            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            taken = take()
             if taken is not None:
                 callback(*taken)
         except Exception as error:
