@@ -202,11 +202,14 @@ def figures_of(arguments: argparse.Namespace, listener: Listener, samples: list[
         'service_calls': len(times_s), 'service_unanswered': listener.unanswered,
         'rss_mib': statistics.median(one.rss_mib for one in samples[-60:]),
         'rss_own_mib': statistics.median(one.own_mib for one in samples[-60:]),
-        # The rest is the cameras' shared memory, as much of it as was ever used.
+        'held_mib': statistics.median(one.held_mib for one in samples[-60:]),
         'rss_own_growth_percent': 100 * memory_growth(samples, of='own_mib'),
+        'held_growth_percent': 100 * memory_growth(samples, of='held_mib'),
         'rss_growth_percent': 100 * growth, 'passed': growth < WANTED_GROWTH,
         'counts': rises, 'threads_cores': threads,
-        'rss_by_second_mib': [round(one.rss_mib, 1) for one in samples]}
+        'rss_by_second_mib': [round(one.rss_mib, 1) for one in samples],
+        'rss_own_by_second_mib': [round(one.own_mib, 1) for one in samples],
+        'held_by_second_mib': [round(one.held_mib, 1) for one in samples]}
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Sample:
         at_s: When, by the clock of the caller, seconds.
         rss_mib: Resident memory, that shared with other processes included, MiB.
         own_mib: Resident memory that is the process' own, MiB.
+        held_mib: Resident memory, of shared memory all that is allocated instead of the pages that
+            the process has looked at, MiB. A further page that it looks at takes none.
         cpu_s: Time that all its threads have computed, seconds; those that ended, too.
         thread_cpu_s: The same of the threads that live, by their name.
     """
@@ -27,6 +30,7 @@ class Sample:
     at_s: float
     rss_mib: float
     own_mib: float
+    held_mib: float
     cpu_s: float
     thread_cpu_s: dict[str, float]
 
@@ -45,7 +49,9 @@ def sample(folder: Path, at_s: float) -> Sample:
         except (FileNotFoundError, ProcessLookupError):  # it has just ended
             continue
         threads[name] += cpu_s
-    return Sample(at_s, _mib(status, 'VmRSS'), _mib(status, 'RssAnon'),
+    rss_mib = _mib(status, 'VmRSS')
+    held_mib = rss_mib - _mib(status, 'RssShmem') + _shared_mib(folder)
+    return Sample(at_s, rss_mib, _mib(status, 'RssAnon'), held_mib,
                   _spent((folder / 'stat').read_text())[1], dict(threads))
 
 
@@ -56,7 +62,7 @@ def memory_growth(samples: Sequence[Sample], minute_s: float = 60.0,
     Args:
         samples: Looks at the process, from its first minute on; two minutes at least.
         minute_s: A minute; runs of less than four take a quarter of their time.
-        of: Which memory: ``rss_mib`` or ``own_mib``.
+        of: Which memory: ``rss_mib``, ``own_mib`` or ``held_mib``.
     """
     start_s, end_s = samples[0].at_s, samples[-1].at_s
     minute_s = min(minute_s, (end_s - start_s) / 4)
@@ -73,6 +79,17 @@ def _spent(stat: str) -> tuple[str, float]:
     fields = rest.split()
     ticks = int(fields[11]) + int(fields[12])  # in user mode and in the kernel
     return head.partition('(')[2], ticks / os.sysconf('SC_CLK_TCK')
+
+
+def _shared_mib(folder: Path) -> float:
+    """Return how much is allocated of the shared memory that a process has mapped by name, MiB."""
+    names = {line.split()[-1] for line in (folder / 'maps').read_text().splitlines()
+             if '/dev/shm/' in line}
+    blocks = 0
+    for name in names:
+        with suppress(FileNotFoundError):  # unlinked since
+            blocks += os.stat(name).st_blocks
+    return blocks * 512 / 2 ** 20
 
 
 def _mib(status: str, name: str) -> float:

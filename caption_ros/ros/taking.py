@@ -10,6 +10,7 @@ has to clear first. Here rcl fills memory that an earlier message had, without t
 from __future__ import annotations
 
 import ctypes
+import mmap
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import numpy as np
 from rclpy.subscription import Subscription
 
 _FIRST_SIZE = 4096  # of memory, until the first message tells more; bytes
-_LOOK_BACK = 256  # messages; what was idle all the while is given back
+_LOOK_BACK = 256  # messages; what none of them needed is given back
 _OK, _NONE_THERE = 0, 401  # RCL_RET_OK and RCL_RET_SUBSCRIPTION_TAKE_FAILED
 _NO_NUMBER = 2 ** 64 - 1  # RMW_MESSAGE_INFO_SEQUENCE_NUMBER_UNSUPPORTED
 _GID_SIZE = 16
@@ -74,35 +75,47 @@ class Memory:
 
     def __init__(self) -> None:
         self._size = _FIRST_SIZE
-        self._idle: deque[np.ndarray] = deque()
-        self._lent = 0
+        self._idle: deque[mmap.mmap] = deque()
+        self._messages = 0
+        self._largest = 0
         self._least_idle = 0
 
     def lend(self, size: int = 0) -> np.ndarray:
-        """Return memory, uint8, for at least as many bytes as the last time or as given."""
+        """Return memory, uint8, for at least as many bytes as messages have had, or as given."""
         if size > self._size:
-            self._size = size + size // 8  # a JPEG is now larger, now smaller
-            self._idle.clear()
-            self._least_idle = 0
-        whole = self._idle.pop() if self._idle else np.empty(self._size, np.uint8)
-        self._give_back()
-        # No view of whole, whose own views would look into whole and not into this one.
-        lent = np.frombuffer(memoryview(whole), np.uint8)
+            self._resize(size)
+        whole = self._idle.pop() if self._idle else _mapping(self._size)
+        self._least_idle = min(self._least_idle, len(self._idle))
+        lent = np.frombuffer(whole, np.uint8)  # what views look into
         weakref.finalize(lent, self._take_back, whole).atexit = False
         return lent
 
-    def _take_back(self, whole: np.ndarray) -> None:
-        if whole.size == self._size:
-            self._idle.append(whole)
-
-    def _give_back(self) -> None:
-        """Let go of what was idle all the while."""
-        self._lent += 1
-        self._least_idle = min(self._least_idle, len(self._idle))
-        if self._lent % _LOOK_BACK == 0:
+    def view(self, lent: np.ndarray, length: int) -> memoryview:
+        """Return the message in what was lent, read only; now and then let go of memory."""
+        self._messages += 1
+        self._largest = max(self._largest, length)
+        if self._messages % _LOOK_BACK == 0:
+            needed = max(self._largest, _FIRST_SIZE)
+            if self._size > 2 * needed:
+                self._resize(needed)
             for _ in range(self._least_idle):
                 self._idle.popleft()
-            self._least_idle = len(self._idle)
+            self._largest, self._least_idle = 0, len(self._idle)
+        return memoryview(lent)[:length].toreadonly()
+
+    def _resize(self, size: int) -> None:
+        self._size = size + size // 8  # a JPEG is now larger, now smaller
+        self._idle.clear()
+        self._least_idle = 0
+
+    def _take_back(self, whole: mmap.mmap) -> None:
+        if len(whole) == self._size:
+            self._idle.append(whole)
+
+
+def _mapping(size: int) -> mmap.mmap:
+    """Return memory that is the system's again, all of it, when nobody looks at it."""
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class _Taker:
@@ -138,7 +151,7 @@ class _Taker:
             text = self._library.rcutils_get_error_string().text.decode(errors='replace')
             self._library.rcutils_reset_error()
             raise RuntimeError(f'rcl_take_serialized_message returned {status}: {text}')
-        data = memoryview(self._lent)[:message.length].toreadonly()
+        data = self._memory.view(self._lent, message.length)
         self._lent = None
         return data, _told(info)
 

@@ -1,10 +1,12 @@
 # Copyright 2026 caption_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import mmap
 import os
 import sys
 import threading
 import time
 from dataclasses import replace
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'bench'))
 
 from process_load import Sample, memory_growth, sample  # noqa: E402
 
-FLAT = Sample(0.0, 100.0, 80.0, 0.0, {})
+FLAT = Sample(0.0, 100.0, 80.0, 180.0, 0.0, {})
 
 
 def _minutes(*rss_mib):
@@ -73,3 +75,23 @@ def test_a_thread_is_told_by_its_name_and_its_time_is_part_of_all():
 def test_what_has_ended_is_no_process(tmp_path):
     with pytest.raises(FileNotFoundError):
         sample(tmp_path / 'gone', 0.0)
+
+
+def test_shared_memory_counts_whole_whether_it_was_looked_at_or_not():
+    folder, size = Path(f'/proc/{os.getpid()}'), 32 << 20
+    shared = SharedMemory(create=True, size=size)
+    try:
+        shared.buf[:size] = bytes(size)  # allocated, and looked at
+        looked = sample(folder, 0.0)
+        with mmap.mmap(shared._fd, size) as again:  # mapped once more: no page of it looked at
+            mapped = sample(folder, 0.0)
+            assert again[:size:4096].count(0) == size // 4096
+            looked_again = sample(folder, 0.0)
+    finally:
+        shared.close()
+        shared.unlink()
+    gone = sample(folder, 0.0)
+    assert looked_again.rss_mib - mapped.rss_mib == pytest.approx(32, abs=4)
+    assert looked_again.held_mib - mapped.held_mib == pytest.approx(0, abs=4)
+    assert mapped.held_mib - looked.held_mib == pytest.approx(0, abs=4)
+    assert looked.held_mib - gone.held_mib == pytest.approx(32, abs=4)

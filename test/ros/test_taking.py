@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,10 +116,12 @@ def test_what_was_idle_for_long_is_given_back():
     held = [memory.lend(1000) for _ in range(30)]
     del held
     assert len(memory._idle) == 30
-    for _ in range(3 * taking._LOOK_BACK):
-        lent = [memory.lend() for _ in range(3)]
-        del lent
+    ended = [weakref.ref(whole) for whole in memory._idle]
+    for _ in range(taking._LOOK_BACK):
+        views = [memory.view(memory.lend(), 1000) for _ in range(3)]
+        del views
     assert len(memory._idle) == 3
+    assert sum(whole() is None for whole in ended) == 27
 
 
 def test_a_smaller_memory_is_given_back_once_a_larger_message_came():
@@ -126,8 +129,17 @@ def test_a_smaller_memory_is_given_back_once_a_larger_message_came():
     held = [memory.lend(), memory.lend()]
     memory.lend(100_000)
     del held
-    assert {idle.size for idle in memory._idle} == {memory._size}
+    assert {len(idle) for idle in memory._idle} == {memory._size}
     assert memory.lend().size >= 100_000
+
+
+def test_after_a_large_message_small_ones_have_small_memory():
+    memory = Memory()
+    memory.view(memory.lend(1_000_000), 1_000_000)
+    for _ in range(2 * taking._LOOK_BACK):
+        assert memory.view(memory.lend(), 50_000).nbytes == 50_000
+    assert [len(idle) for idle in memory._idle] == [memory._size]
+    assert 50_000 <= memory._size < 100_000
 
 
 def test_what_cannot_be_taken_is_told_each_time_anew(pair):
