@@ -5,8 +5,10 @@
 One caption_node with two cameras of 1920x1080 at 30 Hz with masks, all processes of their own, in
 the shipped profile of Fast DDS. The figures are of the time after the first captions; a machine
 that cannot carry the cameras shows it in their published and received rates. The probe that calls
-the services runs on the same cores, so its own waiting is part of their times. Linux only; run by
-hand, exit status 1 when memory grows by 1 % or more:
+the services runs on the same cores, so its own waiting is part of their times. Of the cameras'
+shared memory all counts that they have allocated, which they do as they start, and not the part of
+it that the node has looked at so far. Linux only; run by hand, exit status 1 when memory grows by
+1 % or more:
 
     python bench/load_bench.py [--model tabletop] [--minutes 15] [--json out.json]
 """
@@ -182,7 +184,7 @@ def figures_of(arguments: argparse.Namespace, listener: Listener, samples: list[
     rises = {name: count - before[name] for name, count in after.items()}
     calls = sorted(listener.times_s)
     times_s = [waited_s for waited_s, _ in calls]
-    growth = memory_growth(samples)
+    growth = memory_growth(samples, of='held_mib')
     figures: dict[str, object] = {
         'model': arguments.model, 'size': f'{arguments.width}x{arguments.height}',
         'camera_hz': arguments.rate_hz, 'minutes': round(spent_s / 60, 2)}
@@ -204,8 +206,8 @@ def figures_of(arguments: argparse.Namespace, listener: Listener, samples: list[
         'rss_own_mib': statistics.median(one.own_mib for one in samples[-60:]),
         'held_mib': statistics.median(one.held_mib for one in samples[-60:]),
         'rss_own_growth_percent': 100 * memory_growth(samples, of='own_mib'),
-        'held_growth_percent': 100 * memory_growth(samples, of='held_mib'),
-        'rss_growth_percent': 100 * growth, 'passed': growth < WANTED_GROWTH,
+        'rss_growth_percent': 100 * memory_growth(samples),
+        'held_growth_percent': 100 * growth, 'passed': growth < WANTED_GROWTH,
         'counts': rises, 'threads_cores': threads,
         'rss_by_second_mib': [round(one.rss_mib, 1) for one in samples],
         'rss_own_by_second_mib': [round(one.own_mib, 1) for one in samples],
@@ -232,7 +234,7 @@ def main() -> int:
                     print(f'  {part:46} {round(value, 3):>10}')
         elif not isinstance(figure, list):
             text = f'{figure:.3f}' if isinstance(figure, float) else str(figure)
-            wanted = f'  < {100 * WANTED_GROWTH:g}' if name == 'rss_growth_percent' else ''
+            wanted = f'  < {100 * WANTED_GROWTH:g}' if name == 'held_growth_percent' else ''
             print(f'{name:24} {text:>12}{wanted}')
     print(json.dumps(figures))
     if arguments.json:
