@@ -160,7 +160,7 @@ class _Taker:
         try:
             if self._lent is None or size > self._lent.size:
                 self._lent = self._memory.lend(size)
-        except MemoryError:
+        except (MemoryError, OSError):  # the latter of a mapping
             return None
         return int(self._lent.ctypes.data)
 

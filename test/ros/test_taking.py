@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import weakref
 from types import SimpleNamespace
 
@@ -154,10 +156,10 @@ def test_a_message_that_memory_is_short_for_is_an_error_and_the_next_one_comes(p
     take = take_of(subscription)
     assert take() is None
 
-    def none_left(self, size=0):
-        raise MemoryError
+    def none_left(size):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     with monkeypatch.context() as patch:
-        patch.setattr(Memory, 'lend', none_left)
+        patch.setattr(taking, '_mapping', none_left)
         with pytest.raises(RuntimeError, match=r'returned 1[0-9]*: '):
             _sent(publisher, take, _image(1, 1 << 20))
     data, _ = _sent(publisher, take, _image(2, 1 << 20))
