@@ -50,7 +50,7 @@ def sample(folder: Path, at_s: float) -> Sample:
             continue
         threads[name] += cpu_s
     rss_mib = _mib(status, 'VmRSS')
-    held_mib = rss_mib - _mib(status, 'RssShmem') + _shared_mib(folder)
+    held_mib = rss_mib + _not_looked_at_mib(folder)
     return Sample(at_s, rss_mib, _mib(status, 'RssAnon'), held_mib,
                   _spent((folder / 'stat').read_text())[1], dict(threads))
 
@@ -81,15 +81,21 @@ def _spent(stat: str) -> tuple[str, float]:
     return head.partition('(')[2], ticks / os.sysconf('SC_CLK_TCK')
 
 
-def _shared_mib(folder: Path) -> float:
-    """Return how much is allocated of the shared memory that a process has mapped by name, MiB."""
-    names = {line.split()[-1] for line in (folder / 'maps').read_text().splitlines()
-             if '/dev/shm/' in line}
-    blocks = 0
-    for name in names:
-        with suppress(FileNotFoundError):  # unlinked since
-            blocks += os.stat(name).st_blocks
-    return blocks * 512 / 2 ** 20
+def _not_looked_at_mib(folder: Path) -> float:
+    """Return how much of the shared memory that it has mapped by name a process has left out."""
+    sizes: dict[str, int] = {}
+    name, seen_kib = None, 0
+    for line in (folder / 'smaps').read_text().splitlines():
+        field, *rest = line.split()
+        if not field.endswith(':'):  # the next mapping, with its name at the end
+            name = rest[-1] if rest and rest[-1].startswith('/dev/shm/') else None
+            if name is not None and name not in sizes:
+                sizes[name] = 0
+                with suppress(FileNotFoundError):  # unlinked since
+                    sizes[name] = os.stat(name).st_blocks
+        elif field == 'Rss:' and name is not None and sizes[name]:
+            seen_kib += int(rest[0])
+    return sum(sizes.values()) * 512 / 2 ** 20 - seen_kib / 1024
 
 
 def _mib(status: str, name: str) -> float:

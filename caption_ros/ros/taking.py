@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -18,10 +19,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import rclpy
 from rclpy.subscription import Subscription
 
 _FIRST_SIZE = 4096  # of memory, until the first message tells more; bytes
 _LOOK_BACK = 256  # messages; what none of them needed is given back
+_MOST_IDLE = 8  # pieces of memory that wait for another message
+# Whose take asks for memory once, with reallocate, and holds no lock that others wait for with the
+# interpreter's: read in its source, and run.
+_MIDDLEWARE = 'rmw_fastrtps_cpp'
 _OK, _NONE_THERE = 0, 401  # RCL_RET_OK and RCL_RET_SUBSCRIPTION_TAKE_FAILED
 _NO_NUMBER = 2 ** 64 - 1  # RMW_MESSAGE_INFO_SEQUENCE_NUMBER_UNSUPPORTED
 _GID_SIZE = 16
@@ -75,7 +81,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._size = _FIRST_SIZE
-        self._idle: deque[mmap.mmap] = deque()
+        self._idle: deque[mmap.mmap] = deque(maxlen=_MOST_IDLE)
         self._messages = 0
         self._largest = 0
         self._least_idle = 0
@@ -85,6 +91,8 @@ class Memory:
         if size > self._size:
             self._resize(size)
         whole = self._idle.pop() if self._idle else _mapping(self._size)
+        if len(whole) != self._size:  # came back on another thread while the size changed
+            whole = _mapping(self._size)
         self._least_idle = min(self._least_idle, len(self._idle))
         lent = np.frombuffer(whole, np.uint8)  # what views look into
         weakref.finalize(lent, self._take_back, whole).atexit = False
@@ -118,19 +126,38 @@ def _mapping(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
+class _Place:
+    """Where the next message goes.
+
+    Apart from what takes it, which else would be part of a cycle: rcl's allocator leads here.
+    """
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.lent: np.ndarray | None = None
+
+    def grow(self, size: int = 0) -> int | None:
+        """Return where as much memory is, None of none; what was in it is no message's yet."""
+        try:
+            if self.lent is None or size > self.lent.size:
+                self.lent = self.memory.lend(size)
+        except Exception:  # of which rcl would not learn; it tells what NULL means
+            return None
+        return int(self.lent.ctypes.data)
+
+
 class _Taker:
     """Takes serialized messages of a subscription as views of memory that is used again."""
 
     def __init__(self, library: ctypes.CDLL, subscription: Subscription) -> None:
         self._library = library
         self._subscription = subscription
-        self._memory = Memory()
-        self._lent: np.ndarray | None = None  # what the next message goes into
+        self._place = place = _Place()
         self._allocator = _Allocator(
-            _Allocator.allocate_type(lambda size, state: self._grow(size)),
+            _Allocator.allocate_type(lambda size, state: None),
             _Allocator.deallocate_type(lambda pointer, state: None),
-            _Allocator.reallocate_type(lambda pointer, size, state: self._grow(size)),
-            _Allocator.zero_allocate_type(lambda count, size, state: self._grow(count * size)),
+            _Allocator.reallocate_type(lambda pointer, size, state: place.grow(size)),
+            _Allocator.zero_allocate_type(lambda count, size, state: None),
             None)
 
     def __call__(self) -> tuple[memoryview, dict[str, Any]] | None:
@@ -139,10 +166,10 @@ class _Taker:
         Raises:
             RuntimeError: If it cannot be taken.
         """
-        if self._lent is None:
-            self._lent = self._memory.lend()
-        message = _Message(self._lent.ctypes.data, 0, self._lent.size, self._allocator)
-        info = _Info()
+        place, info = self._place, _Info()
+        start = place.grow()
+        size = 0 if place.lent is None else place.lent.size
+        message = _Message(start, 0, size, self._allocator)
         status = self._library.rcl_take_serialized_message(
             self._subscription.handle.pointer, ctypes.byref(message), ctypes.byref(info), None)
         if status != _OK:
@@ -151,18 +178,8 @@ class _Taker:
             text = self._library.rcutils_get_error_string().text.decode(errors='replace')
             self._library.rcutils_reset_error()
             raise RuntimeError(f'rcl_take_serialized_message returned {status}: {text}')
-        data = self._memory.view(self._lent, message.length)
-        self._lent = None
-        return data, _told(info)
-
-    def _grow(self, size: int) -> int | None:
-        """Return where as much memory is, None of none; what was in it is no message's yet."""
-        try:
-            if self._lent is None or size > self._lent.size:
-                self._lent = self._memory.lend(size)
-        except (MemoryError, OSError):  # the latter of a mapping
-            return None
-        return int(self._lent.ctypes.data)
+        lent, place.lent = place.lent, None
+        return place.memory.view(lent, message.length), _told(info)
 
 
 def _told(info: _Info) -> dict[str, Any]:
@@ -175,9 +192,11 @@ def _told(info: _Info) -> dict[str, Any]:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """Return rcl, which rclpy has loaded; None where it has another name than Linux gives it."""
+    """Return rcl, which rclpy has loaded; None with other middleware or by another name."""
+    if rclpy.get_rmw_implementation_identifier() != _MIDDLEWARE:
+        return None
     try:
-        library = ctypes.CDLL('librcl.so')
+        library = ctypes.CDLL('librcl.so', mode=os.RTLD_NOLOAD | os.RTLD_NOW)  # and no other one
         take = library.rcl_take_serialized_message
         library.rcutils_get_error_string.restype = _ErrorString
         library.rcutils_reset_error.restype = None
