@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serialized messages taken into memory that is used again.
 
-For each message rclpy asks for new memory, has it filled and copies it to bytes, with the
-interpreter's lock all the while: ten milliseconds for an image of 1920x1080 whose memory Linux
-has to clear first. Here rcl fills memory that an earlier message had, without the lock, in one.
+For each message rclpy asks for new memory, has it filled, and copies it to bytes, which is new
+memory again: ten milliseconds for an image of 1920x1080 where Linux has to clear both first. Here
+rcl fills memory that an earlier message had, in one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rclpy.subscription import Subscription
 _FIRST_SIZE = 4096  # of memory, until the first message tells more; bytes
 _LOOK_BACK = 256  # messages; what none of them needed is given back
 _MOST_IDLE = 8  # pieces of memory that wait for another message
-# Whose take asks for memory once, with reallocate, and holds no lock that others wait for with the
-# interpreter's: read in its source, and run.
+# Its take asks for memory once, with reallocate, and holds no lock meanwhile that somebody could
+# wait for with the interpreter's. Others have not been run.
 _MIDDLEWARE = 'rmw_fastrtps_cpp'
 _OK, _NONE_THERE = 0, 401  # RCL_RET_OK and RCL_RET_SUBSCRIPTION_TAKE_FAILED
 _NO_NUMBER = 2 ** 64 - 1  # RMW_MESSAGE_INFO_SEQUENCE_NUMBER_UNSUPPORTED
