@@ -38,7 +38,8 @@ from std_msgs.msg import String
 CAMERAS = ('left', 'right')
 PRELOAD = 10
 ANSWER_TIMEOUT_S = 10.0
-WANTED_GROWTH = 0.01
+WANTED_GROWTH_PERCENT = 1.0
+MEMORY = {'rss': 'rss_mib', 'rss_own': 'own_mib', 'held': 'held_mib'}  # see process_load.Sample
 INFERENCE = ('captioner', 'encode')  # how the names of its threads begin
 COUNTS = ('images received', 'images lost in transport', 'masks received',
           'masks lost in transport', 'images missed', 'masks missed', 'pairs',
@@ -184,7 +185,8 @@ def figures_of(arguments: argparse.Namespace, listener: Listener, samples: list[
     rises = {name: count - before[name] for name, count in after.items()}
     calls = sorted(listener.times_s)
     times_s = [waited_s for waited_s, _ in calls]
-    growth = memory_growth(samples, of='held_mib')
+    growths = {f'{name}_growth_percent': 100 * memory_growth(samples, of=of)
+               for name, of in MEMORY.items()}
     figures: dict[str, object] = {
         'model': arguments.model, 'size': f'{arguments.width}x{arguments.height}',
         'camera_hz': arguments.rate_hz, 'minutes': round(spent_s / 60, 2)}
@@ -202,16 +204,12 @@ def figures_of(arguments: argparse.Namespace, listener: Listener, samples: list[
         'service_max_ms': 1000 * times_s[-1], 'service_max_at_s': calls[-1][1] - begin_s,
         'service_over_100_ms': sum(waited_s > 0.1 for waited_s in times_s),
         'service_calls': len(times_s), 'service_unanswered': listener.unanswered,
-        'rss_mib': statistics.median(one.rss_mib for one in samples[-60:]),
-        'rss_own_mib': statistics.median(one.own_mib for one in samples[-60:]),
-        'held_mib': statistics.median(one.held_mib for one in samples[-60:]),
-        'rss_own_growth_percent': 100 * memory_growth(samples, of='own_mib'),
-        'rss_growth_percent': 100 * memory_growth(samples),
-        'held_growth_percent': 100 * growth, 'passed': growth < WANTED_GROWTH,
+        **{f'{name}_mib': statistics.median(getattr(one, of) for one in samples[-60:])
+           for name, of in MEMORY.items()},
+        **growths, 'passed': growths['held_growth_percent'] < WANTED_GROWTH_PERCENT,
         'counts': rises, 'threads_cores': threads,
-        'rss_by_second_mib': [round(one.rss_mib, 1) for one in samples],
-        'rss_own_by_second_mib': [round(one.own_mib, 1) for one in samples],
-        'held_by_second_mib': [round(one.held_mib, 1) for one in samples]}
+        **{f'{name}_by_second_mib': [round(getattr(one, of), 1) for one in samples]
+           for name, of in MEMORY.items()}}
 
 
 def main() -> int:
@@ -234,7 +232,7 @@ def main() -> int:
                     print(f'  {part:46} {round(value, 3):>10}')
         elif not isinstance(figure, list):
             text = f'{figure:.3f}' if isinstance(figure, float) else str(figure)
-            wanted = f'  < {100 * WANTED_GROWTH:g}' if name == 'held_growth_percent' else ''
+            wanted = f'  < {WANTED_GROWTH_PERCENT:g}' if name == 'held_growth_percent' else ''
             print(f'{name:24} {text:>12}{wanted}')
     print(json.dumps(figures))
     if arguments.json:
