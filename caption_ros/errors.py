@@ -33,3 +33,10 @@ class OutputError(CaptionRosError):
 
 class CaptionError(CaptionRosError):
     """A model that failed or said nothing."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error; with its type when it is not one of the package's own."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else ''
+    return text if isinstance(error, CaptionRosError) else f'{type(error).__name__}: {text}'

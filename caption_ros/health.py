@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 RECENT_S = 10.0  # how long a bad frame or a failure stays a warning
-FAILURES_FOR_ERROR = 3
 
 
 class Level(IntEnum):
@@ -155,38 +154,3 @@ def is_silent(since_image_s: float | None, stale_after_s: float) -> bool:
 def wrong_type(topic: str, types: Sequence[str], wanted: str) -> str:
     """Say that a topic has publishers, and none of the type that is listened to."""
     return f'{topic} is published as {", ".join(types)}, wanted {wanted}; remap the topic'
-
-
-def inference_status(*, active: bool, captioned: int, failures_in_a_row: int, trouble: Trouble,
-                     now_s: float, values: dict[str, str], held_back: int = 0,
-                     hangs_for_s: float = 0.0) -> Status:
-    """Describe the inference; several failures in a row are an error.
-
-    Args:
-        active: Whether frames are captioned.
-        captioned: Frames whose captions were published.
-        failures_in_a_row: How often the model has failed since it did not.
-        trouble: The last failure.
-        now_s: Steady time.
-        values: Figures to show.
-        held_back: Captions that a filter held back.
-        hangs_for_s: How long one batch has been in work, if that is too long; else 0.
-    """
-    if not active:
-        return Status('inference', Level.OK, 'idle: the node is not active', values)
-    if hangs_for_s:
-        return Status('inference', Level.ERROR, 'one batch of captions has been in work for '
-                      f'{hangs_for_s:.0f} s: the model or its device hangs, or the machine is '
-                      'busy with something else; look there, or start the node anew', values)
-    if failures_in_a_row >= FAILURES_FOR_ERROR:
-        return Status('inference', Level.ERROR,
-                      f'{failures_in_a_row} failures in a row: {trouble.text}', values)
-    if trouble.is_recent(now_s):
-        return Status('inference', Level.WARN, trouble.text, values)
-    if not captioned and held_back:
-        return Status('inference', Level.WARN, f'the filter has held back all captions so far, '
-                      f'{held_back}: lower filter_threshold, or choose a model that knows what '
-                      'the camera sees', values)
-    if not captioned:
-        return Status('inference', Level.OK, 'waiting for the first frame', values)
-    return Status('inference', Level.OK, 'captions are published', values)

@@ -5,12 +5,10 @@ import threading
 import pytest
 
 from caption_ros.health import (
-    FAILURES_FOR_ERROR,
     RECENT_S,
     Counters,
     Level,
     Trouble,
-    inference_status,
     input_status,
     model_status,
 )
@@ -31,19 +29,6 @@ def _input(**facts):
         'active': True, 'topic': '/camera/image', 'publishers': 1, 'since_image_s': 0.1,
         'stale_after_s': 2.0, 'lost': 0, 'transport_hint': '', 'trouble': _trouble(),
         'now_s': NOW_S, 'values': VALUES, **facts})
-
-
-def _inference(**facts):
-    return inference_status(**{'active': True, 'captioned': 5, 'failures_in_a_row': 0,
-                               'trouble': _trouble(), 'now_s': NOW_S, 'values': VALUES, **facts})
-
-
-def test_a_filter_that_holds_all_back_and_a_batch_that_hangs_are_told():
-    held = _inference(captioned=0, held_back=7)
-    assert held.level is Level.WARN and 'all captions so far, 7' in held.message
-    assert _inference(held_back=7).level is Level.OK
-    hangs = _inference(hangs_for_s=61.2)
-    assert hangs.level is Level.ERROR and 'in work for 61 s' in hangs.message
 
 
 def test_what_was_lost_is_named():
@@ -121,19 +106,4 @@ def test_a_model_that_is_not_as_asked_for_is_a_warning():
 def test_the_input_says_what_is_wrong_and_what_to_do(facts, level, message):
     status = _input(**facts)
     assert status.name == 'input' and status.values == VALUES
-    assert status.level == level and message in status.message
-
-
-@pytest.mark.parametrize('facts, level, message', [
-    pytest.param({}, Level.OK, 'captions are published', id='well'),
-    pytest.param({'active': False, 'failures_in_a_row': 9}, Level.OK, 'idle', id='inactive'),
-    pytest.param({'captioned': 0}, Level.OK, 'waiting for the first frame', id='first'),
-    pytest.param({'failures_in_a_row': 1, 'trouble': _trouble(1)}, Level.WARN,
-                 "'32FC1' is depth", id='one failure'),
-    pytest.param({'failures_in_a_row': FAILURES_FOR_ERROR, 'trouble': _trouble(60)}, Level.ERROR,
-                 "3 failures in a row: encoding '32FC1' is depth", id='several in a row'),
-])
-def test_several_failures_in_a_row_are_an_error(facts, level, message):
-    status = _inference(**facts)
-    assert status.name == 'inference' and status.values == VALUES
     assert status.level == level and message in status.message

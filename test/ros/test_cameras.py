@@ -181,7 +181,7 @@ def _say(bench, text):
     publisher = bench.client.create_publisher(String, 'prompt', 1)
     wait_for(lambda: publisher.get_subscription_count() > 0)
     publisher.publish(String(data=text))
-    wait_for(lambda: bench.node._prompt == text)
+    wait_for(lambda: bench.node.prompt.text == text)
 
 
 def test_a_prompt_that_is_refused_costs_no_camera_its_frame(make_bench, monkeypatch):

@@ -241,9 +241,9 @@ def test_describe_waits_for_the_worker_and_skips_the_rate_limit(make_bench):
 
 
 def test_a_batch_that_hangs_is_an_error_and_describe_says_so(make_bench, monkeypatch):
-    from caption_ros.ros import caption_node
-    monkeypatch.setattr(caption_node, '_LEAST_HANG_S', 0.3)
-    monkeypatch.setattr(caption_node, '_HANG', 1)
+    from caption_ros import inference
+    monkeypatch.setattr(inference, '_LEAST_HANG_S', 0.3)
+    monkeypatch.setattr(inference, '_HANG', 1)
     bench = make_bench(describe='scene').start()
     bench.advertise('image')
     bench.send((1, 0))

@@ -22,7 +22,7 @@ import ctypes
 import sys
 import time
 from pathlib import Path
-from caption_ros.ros.caption_node import heed_profile
+from caption_ros.ros.process_memory import heed_profile
 heed_profile()
 import rclpy
 from sensor_msgs.msg import Image

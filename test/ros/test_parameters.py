@@ -93,7 +93,7 @@ def test_configuration_file_is_accepted_by_the_node(ros, name):
             assert made.get_parameter('mask_delay_s').value == 0.07
         else:
             assert made.get_parameter('autostart').value is False
-            assert made._refused == {}
+            assert made.settings.refused == ''
     finally:
         made.destroy_node()
 

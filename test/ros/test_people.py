@@ -158,7 +158,7 @@ def test_describe_asks_again_when_the_frame_in_work_has_an_older_question(make_b
     bench.send((1, 0))
     wait_for(lambda: bench.captioner.calls)
     tell(bench, 'prompt', String(data='what is this?'))
-    wait_for(lambda: bench.node._prompt)
+    wait_for(lambda: bench.node.prompt.text)
     answers = []
     asker = threading.Thread(target=lambda: answers.append(bench.node._describe()))
     asker.start()
@@ -188,11 +188,11 @@ def test_a_prompt_is_the_question_until_an_empty_one(make_bench):
     bench = make_bench(describe='scene', prompt='a photo of').start()
     bench.advertise('image')
     asker = tell(bench, 'prompt', String(data='what is this?'))
-    wait_for(lambda: bench.node._prompt)
+    wait_for(lambda: bench.node.prompt.text)
     bench.send((1, 0))
     bench.caption_of((1, 0))
     asker.publish(String())
-    wait_for(lambda: not bench.node._prompt)
+    wait_for(lambda: not bench.node.prompt.text)
     bench.send((2, 0))
     bench.caption_of((2, 0))
     assert [options.prompt for _, options in bench.captioner.calls] == [
@@ -205,7 +205,7 @@ def test_describe_answers_the_newest_question(make_bench):
     bench.send((1, 0))
     bench.caption_of((1, 0))
     tell(bench, 'prompt', String(data='what is this?'))
-    wait_for(lambda: bench.node._prompt)
+    wait_for(lambda: bench.node.prompt.text)
     assert bench.call('describe').success
     assert bench.captioner.calls[-1][1].prompt == 'what is this?'
 
@@ -234,7 +234,7 @@ def test_a_prompt_that_the_model_cannot_take_ends_and_is_said(make_bench, monkey
         return caption(rgb, regions, options)
     monkeypatch.setattr(bench.captioner, 'caption', no_text)
     tell(bench, 'prompt', String(data='what is this?'))
-    wait_for(lambda: bench.node._prompt)
+    wait_for(lambda: bench.node.prompt.text)
     bench.send((1, 0))
     assert bench.caption_of((1, 0))['captions']  # the frame itself is not lost
     bench.wait_for_status('input', WARN, "prompt 'what is this?' cannot be used")
