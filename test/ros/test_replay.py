@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from std_srvs.srv import Trigger
 
 from caption_ros.bags.recording import Recording
 from caption_ros.cli import main
@@ -101,7 +103,6 @@ class Player:
     def __init__(self, bench, path, *words):
         from rcl_interfaces.srv import SetParametersAtomically
         from rosgraph_msgs.msg import Clock
-        from std_srvs.srv import Trigger
         self.times = []  # steady seconds and seconds of the recording
         self._node = bench.client
         self._node.create_subscription(
@@ -115,14 +116,24 @@ class Player:
             [sys.executable, '-m', 'caption_ros.cli', 'replay', str(path), *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
 
-    def _answer(self, client, request):
+    def _answer(self, client, request, patience_s=TIMEOUT_S):
         assert client.wait_for_service(4 * TIMEOUT_S), self._process.communicate()
         future = client.call_async(request)
-        wait_for(future.done, what='an answer')
+        wait_for(future.done, patience_s, 'an answer')
         return future.result()
 
+    def pause(self):
+        """Pause; asked more than once, as a service that has just come may not know who asks.
+
+        An answer to a client that the service has not heard of within 0.1 s is dropped: "client
+        will not receive response".
+        """
+        for _ in range(3):
+            with suppress(AssertionError):
+                return self._answer(self._clients['pause'], Trigger.Request(), 5.0).message
+        raise AssertionError(f'no answer; {self.end()}')
+
     def call(self, name):
-        from std_srvs.srv import Trigger
         answer = self._answer(self._clients[name], Trigger.Request())
         assert answer.success
         return answer.message
@@ -138,8 +149,11 @@ class Player:
         return self._process.returncode, out, err
 
     def kill(self):
+        """End it, where it has not ended; with leave of the others, who else see it for long."""
+        if self._process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self.end()
         self._process.kill()
-        self._process.communicate()
 
 
 def test_captions_carry_the_recorded_stamps_at_another_rate_in_loops_and_after_pauses(
@@ -149,7 +163,7 @@ def test_captions_carry_the_recorded_stamps_at_another_rate_in_loops_and_after_p
                     '--remap', '/cam/image:=/image', '--remap', '/cam/mask:=/mask')
     recorded = {START_NS + i * STEP_NS - STAMP_GAP_NS for i in range(FRAMES)}
     try:
-        assert player.call('pause') == 'paused'
+        assert player.pause() == 'paused'
         camera = bench.node.cameras['']
         wait_for(lambda: camera.images.publishers and camera.masks.publishers)
         assert not bench.captions
@@ -170,11 +184,19 @@ def test_captions_carry_the_recorded_stamps_at_another_rate_in_loops_and_after_p
         assert 0.7 * RATE < sum(s for _, s in steps) / sum(s for s, _ in steps) < 1.4 * RATE
 
         assert player.call('toggle_paused') == 'paused'
-        wait_for(lambda: len(set(t for _, t in player.times[-5:])) == 1, what='a still clock')
+
+        def stands_still():
+            """Tell whether client and node have heard the same time, of late no other."""
+            heard = {t for _, t in player.times[-5:]}
+            here_s = bench.node.get_clock().now().nanoseconds / 1e9
+            return len(heard) == 1 and abs(here_s - heard.pop()) < 1e-5
+        wait_for(stands_still, what='a still clock')
+        ticks = len(player.times)
+        wait_for(lambda: len(player.times) > ticks + 10, what='captions of what was on its way')
         count, now = len(bench.captions), bench.node.get_clock().now()
         ticks = len(player.times)
         wait_for(lambda: len(player.times) > ticks + 5, what='ticks of a paused clock')
-        assert bench.node.get_clock().now() == now and len(bench.captions) <= count + 1
+        assert bench.node.get_clock().now() == now and len(bench.captions) == count
         assert player.set_rate(8.0) and not player.set_rate(0.0)
         assert player.call('resume') == 'playing'
         wait_for(lambda: len(bench.captions) > count + 2, what='captions after the pause')
@@ -183,8 +205,10 @@ def test_captions_carry_the_recorded_stamps_at_another_rate_in_loops_and_after_p
         player.kill()
     assert status == 0, err
     assert out.startswith('played ') and ' messages on 2 topics, 1 not playable here' in out
-    assert err == ('caption-ros: /tf is not played (1 messages): tf2_msgs/msg/TFMessage is not '
-                   'installed\n')
+    # rclpy warns there of an answer that was dropped.
+    assert [line for line in err.splitlines() if line.startswith('caption-ros: ')] == [
+        'caption-ros: /tf is not played (1 messages): tf2_msgs/msg/TFMessage is not installed']
+    assert 'Traceback' not in err
 
 
 def _received(ros_node, kind, topic, profile):
