@@ -35,8 +35,7 @@ class CaptionError(CaptionRosError):
     """A model that failed or said nothing."""
 
 
-def one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error; with its type when it is not one of the package's own."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else ''
+    text = next(iter(str(error).strip().splitlines()), '')
     return text if isinstance(error, CaptionRosError) else f'{type(error).__name__}: {text}'

@@ -31,7 +31,7 @@ def failed(made):
 
 def held_back(made):
     made.works()
-    made.counters.add('captions held back', 7)
+    made.held_back(7)
 
 
 @pytest.mark.parametrize('events, level, message', [
@@ -82,7 +82,7 @@ def test_a_batch_hangs_when_it_takes_far_longer_than_usual(latency_s, in_work_s,
     if latency_s is not None:
         made.published(1, latency_s, latency_s)
     shown = status(made, in_work_s=in_work_s)
-    assert made.hangs(in_work_s) == hangs == (shown.level is Level.ERROR)
+    assert bool(made.hang(in_work_s)) == hangs == (shown.level is Level.ERROR)
     assert (f'in work for {in_work_s:.0f} s' in shown.message) == hangs
 
 
@@ -90,8 +90,10 @@ def test_counts_and_medians_are_shown_with_what_was_told():
     made = InferenceHealth()
     for latency_s, age_s in ((0.1, 0.2), (0.3, 0.6), (0.2, 0.4)):
         made.published(2, latency_s, age_s)
+    made.dropped()
+    made.prompt_refused()
     assert status(made, narrations=3).values == {
         'frames captioned': '3', 'captions published': '6', 'captions held back': '0',
-        'model failures': '0', 'results dropped after deactivation': '0', 'prompts refused': '0',
+        'model failures': '0', 'results dropped after deactivation': '1', 'prompts refused': '1',
         'narrations': '3', 'median latency s': '0.200', 'median age s': '0.400',
         'failures in a row': '0'}

@@ -28,7 +28,7 @@ from caption_ros.captioner import Captioner
 from caption_ros.captioners.acceleration import Acceleration
 from caption_ros.captioners.devices import device_label
 from caption_ros.captioners.gpu_figures import GpuFigures
-from caption_ros.errors import OptionError, one_line
+from caption_ros.errors import OptionError, first_line
 from caption_ros.health import Status, model_status
 from caption_ros.inference import InferenceHealth
 from caption_ros.mailbox import Mailbox
@@ -93,11 +93,12 @@ class CaptionNode(LifecycleNodeMixin, Node):
         self.cameras = {name: Camera(self, name, lambda: self.settings.now, self._log.warn,
                                      self._io_group, self._reader)
                         for name in self.settings.now.cameras}
-        self.prompt = Prompt(self, lambda: self.settings.now.options, self._refuse_prompt,
-                             self._io_group)
+        self.prompt = Prompt(self, self._lock, lambda: self.settings.now.options,
+                             self._refuse_prompt, self._io_group)
         self._describing = Describing(
             self.cameras, self._outcome_changed, self.prompt.options,
-            lambda: self.settings.now.stale_after_s, self._hanging)
+            lambda: self.settings.now.stale_after_s,
+            lambda: self._health.hang(self._in_work_s(time.monotonic())))
         self._say_what_is_not_installed()
 
         # Calls that come together wait together, for the same frame.
@@ -157,7 +158,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         except Exception as error:  # whatever a model library raises, configure can be tried again
             if worker is not None and worker.close():
                 worker.free()
-            text = one_line(error)
+            text = first_line(error)
             self.get_logger().error(f'cannot configure: {text}')
             with self._lock:
                 self._state = 'unconfigured'
@@ -202,7 +203,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         except Exception as error:  # rclpy says nothing of what a transition raises
             self._stop_listening()
             super().on_deactivate(state)
-            self._problem = f'cannot activate: {one_line(error)}'
+            self._problem = f'cannot activate: {first_line(error)}'
             self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
         return result
@@ -235,7 +236,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
     def destroy_node(self) -> None:
         """Stop the worker, free the model and destroy the node."""
         try:
-            if hasattr(self, '_describing'):
+            if hasattr(self, '_describing'):  # made last of what these two need
                 self._stop_listening()
                 self._free(_EXIT_TIMEOUT_S)
             if hasattr(self, '_reader'):
@@ -276,7 +277,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
                                       'installed: nobody is followed')
 
     def _refuse_prompt(self, text: str) -> None:
-        self._health.counters.add('prompts refused')
+        self._health.prompt_refused()
         for camera in self.cameras.values():
             camera.trouble.note(text, time.monotonic())
         self._log.warn('prompt', text)
@@ -297,8 +298,9 @@ class CaptionNode(LifecycleNodeMixin, Node):
                 self.cameras[outcome.frame.camera].tell(outcome)
 
     def _on_worker_failed(self, error: Exception) -> None:
-        text = f'a result could not be handed over: {one_line(error)}'
-        self._health.lost(text, time.monotonic())
+        text = f'a result could not be handed over: {first_line(error)}'
+        with self._lock:
+            self._health.lost(text, time.monotonic())
         self._log.warn('worker', text)
 
     def _publish(self, camera: Camera, outcome: Outcome) -> bool:
@@ -312,7 +314,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         stamp_ns = stamp_to_ns(header.stamp)
         with self._lock:
             if outcome.frame.session != self._session:
-                self._health.counters.add('results dropped after deactivation')
+                self._health.dropped()
                 return False
             last = camera.outcome
             again = (last is not None and last.frame.has_image_of(outcome.frame)
@@ -320,7 +322,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             camera.outcome = outcome.without_pixels()
             self._outcome_changed.notify_all()
             if outcome.error is not None:
-                self._note_failure(camera, outcome)
+                self._note_failure(camera, outcome, outcome.error)
                 # Where no region is left, what was there is gone.
                 return outcome.bad_frame and outcome.regions == 0 and not again
             if outcome.unchanged:
@@ -330,8 +332,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
             captions = outcome.said
             if again or not outcome.captions or self._captioner is None:
                 return False
-            self._health.counters.add('captions held back',
-                                      len(outcome.captions) - len(captions))
+            self._health.held_back(len(outcome.captions) - len(captions))
             if not captions:
                 return True
             # A stamp of 0 has no age: the time since the frame came stands for it.
@@ -345,12 +346,12 @@ class CaptionNode(LifecycleNodeMixin, Node):
             self._health.published(len(captions), outcome.latency_s, age_s)
         return True
 
-    def _note_failure(self, camera: Camera, outcome: Outcome) -> None:
-        text = one_line(outcome.error)
-        if isinstance(outcome.error, OptionError) and self.prompt.is_own(outcome.options):
+    def _note_failure(self, camera: Camera, outcome: Outcome, error: Exception) -> None:
+        text, prompt = first_line(error), outcome.options.prompt
+        if isinstance(error, OptionError) and prompt != self.settings.now.options.prompt:
             # The parameters suited the model before: what came by topic does not. It may have
             # been replaced since, or refused for another camera's frame.
-            self.prompt.take_back(outcome.options.prompt, text)
+            self.prompt.take_back(prompt, text)
             camera.intake.again(outcome.frame)
             return
         if outcome.bad_frame:
@@ -366,7 +367,7 @@ class CaptionNode(LifecycleNodeMixin, Node):
         return response
 
     def _describe(self) -> tuple[bool, str]:
-        with self._lock:
+        with self._outcome_changed:
             if self._state != 'active' or self._worker is None:
                 return False, f'the node is {self._state}, not active'
             session = self._session
@@ -405,12 +406,6 @@ class CaptionNode(LifecycleNodeMixin, Node):
             told.update(camera.telling.counts())
         return self._health.status(active=self._state == 'active', now_s=now_s,
                                    in_work_s=self._in_work_s(now_s), told=told)
-
-    def _hanging(self) -> str:
-        """Return what is wrong when a batch takes far too long, else nothing."""
-        now_s = time.monotonic()
-        hangs = self._health.hangs(self._in_work_s(now_s))
-        return self._inference_status(now_s).message if hangs else ''
 
     def _in_work_s(self, now_s: float) -> float:
         """Return for how long the worker has been at one batch."""

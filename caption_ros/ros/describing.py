@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from caption_ros.captioner import CaptionOptions
-from caption_ros.errors import OptionError, one_line
+from caption_ros.errors import OptionError, first_line
 from caption_ros.ros.camera import Camera
 from caption_ros.ros.intake import Frame
 from caption_ros.ros.look import Outcome
@@ -22,24 +22,24 @@ _DEACTIVATED = 'the node was deactivated meanwhile'
 
 
 class Describing:
-    """Answers for all cameras that are not silent, with what is wanted to be said now.
+    """Answers for all cameras that are not silent, by the options of now.
 
     Args:
         cameras: The cameras by name.
         changed: Notified of each outcome; held by whoever calls, and let go of while it waits.
         options: Returns the options for the next frames.
         stale_after_s: Returns the age in seconds at which a frame is no answer.
-        hanging: Returns what is wrong when a batch takes far too long, else nothing.
+        hang: Says that a batch takes far too long; empty while it does not.
     """
 
     def __init__(self, cameras: Mapping[str, Camera], changed: threading.Condition,
                  options: Callable[[], CaptionOptions], stale_after_s: Callable[[], float],
-                 hanging: Callable[[], str]) -> None:
+                 hang: Callable[[], str]) -> None:
         self._cameras = cameras
         self._changed = changed
         self._options = options
         self._stale_after_s = stale_after_s
-        self._hanging = hanging
+        self._hang = hang
 
     def answer(self, worker: CaptionWorker, is_over: Callable[[], bool]) -> tuple[bool, str]:
         """Wait until the newest frames are captioned.
@@ -71,7 +71,7 @@ class Describing:
             self._changed.wait(_LOOK_UP_S)
             if is_over():
                 return False, _DEACTIVATED
-            if problem := self._hanging():
+            if problem := self._hang():
                 return False, problem
         return _answer({name: outcome for name in wanted
                         if (outcome := self._cameras[name].outcome) is not None})
@@ -119,7 +119,7 @@ def _answer(outcomes: Mapping[str, Outcome]) -> tuple[bool, str]:
 
 def _why_nothing(outcome: Outcome) -> str:
     if outcome.error is not None:
-        return one_line(outcome.error)
+        return first_line(outcome.error)
     best = max(caption.match or 0.0 for caption in outcome.captions)
     return (f'the filter held back all {len(outcome.captions)} captions: the best match is '
             f'{best:.2f}, wanted {outcome.options.filter_threshold:.2f}')

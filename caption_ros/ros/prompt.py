@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ class Prompt:
 
     Args:
         node: Node that subscribes.
+        lock: Held by whoever starts, stops or takes back.
         options: Returns the options by the parameters.
         refuse: Takes what is wrong with a prompt.
         group: Group of the callback.
@@ -29,9 +31,11 @@ class Prompt:
         text: The prompt; empty for that of the parameter.
     """
 
-    def __init__(self, node: Node, options: Callable[[], CaptionOptions],
-                 refuse: Callable[[str], None], group: CallbackGroup) -> None:
+    def __init__(self, node: Node, lock: AbstractContextManager[Any],
+                 options: Callable[[], CaptionOptions], refuse: Callable[[str], None],
+                 group: CallbackGroup) -> None:
         self._node = node
+        self._lock = lock
         self._options = options
         self._refuse = refuse
         self._group = group
@@ -54,10 +58,6 @@ class Prompt:
         prompt, options = self.text, self._options()
         return replace(options, prompt=prompt) if prompt else options
 
-    def is_own(self, options: CaptionOptions) -> bool:
-        """Tell whether options have another prompt than the parameter's."""
-        return options.prompt != self._options().prompt
-
     def take_back(self, prompt: str, why: str) -> None:
         """Refuse a prompt that the model cannot use, unless another has come since."""
         if self.text == prompt:
@@ -70,4 +70,6 @@ class Prompt:
         except OptionError as error:
             self._refuse(str(error))
             return
-        self.text = message.data
+        with self._lock:
+            if self._subscription is not None:  # else it was on its way at the end
+                self.text = message.data

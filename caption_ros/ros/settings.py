@@ -40,11 +40,15 @@ class Settings:
 
     @property
     def refused(self) -> str:
-        """What is wrong with start-up values that were not changed since; empty if nothing is."""
+        """What is wrong with start-up values not changed since, alone or together; or empty."""
         return '; '.join(self._refused.values())
 
     def apply(self, names: Iterable[str]) -> None:
-        """Read the parameters anew after some were set."""
+        """Read the parameters anew after some were set.
+
+        Args:
+            names: Which.
+        """
         for name in names:
             self._refused.pop(name, None)
         self.now = self._read()

@@ -26,14 +26,18 @@ class SparseLog:
         self._bad_looks: dict[str, int] = {}  # in a row, by input
 
     def warn(self, kind: str, text: str) -> None:
-        """Log a warning, unless one of its kind was logged a moment ago."""
+        """Log a warning, unless one of its kind was logged within 5 s; from any thread."""
         now_s = time.monotonic()
         if now_s - self._warned_s.get(kind, float('-inf')) >= _PERIOD_S:
             self._warned_s[kind] = now_s
             self._logger.warning(text)
 
     def look(self, status: Status) -> None:
-        """Log what has been wrong with an input for a while, once, and that it is well again."""
+        """Log what has been wrong with an input for three looks, once, and that it is well again.
+
+        Args:
+            status: Status of the input, once a second, but while its trouble was logged by warn.
+        """
         looks = self._bad_looks.get(status.name, 0)
         self._bad_looks[status.name] = 0 if status.level is Level.OK else looks + 1
         if self._bad_looks[status.name] == _BAD_LOOKS:

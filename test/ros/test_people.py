@@ -331,3 +331,14 @@ def test_two_hundred_questions_of_four_clients_get_the_frame_of_their_time():
     assert (found['two at a time'], found['wrong frames']) == (0, 0)
     # Two where the machine does nothing else; one after the other they would be five.
     assert found['latencies of a wait'] < 3
+
+
+def test_a_prompt_that_comes_as_the_node_is_deactivated_is_not_kept_for_the_next_time(make_bench):
+    bench = make_bench(describe='scene').start()
+    assert bench.change('deactivate')
+    bench.node.prompt._on_prompt(String(data='what is this?'))  # taken before, run after
+    assert bench.change('activate') and bench.node.prompt.text == ''
+    bench.advertise('image')
+    bench.send((1, 0))
+    bench.caption_of((1, 0))
+    assert bench.captioner.calls[-1][1].prompt == ''
