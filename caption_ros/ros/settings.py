@@ -71,10 +71,10 @@ class Settings:
         if found:
             return found
         try:
+            after = NodeParameters.from_values(
+                values_of(self._node, NODE_PARAMETERS) | dict(changes))
             if captioner is not None:
-                check_focus(captioner, changes.get('focus', 'auto'))
-                check_prompt(captioner, changes.get('prompt', ''))
-            NodeParameters.from_values(values_of(self._node, NODE_PARAMETERS) | dict(changes))
+                check_options(captioner, after.options)
         except OptionError as error:
             return [str(error)]
         return []
